@@ -1,0 +1,118 @@
+"""One level of the 2-D discrete wavelet transform (DWT), the token mixer of WaveMix (arXiv 2203.03689, section 3.2).
+
+The contract of every function here:
+
+* An image is `(B, C, H, W)`, its coefficients are `(B, 4 * C, ceil(H / 2), ceil(W / 2))`: the sub-bands LL, LH, HL, HH
+  stacked along the channels in this order, each with all C channels.
+* The first letter names the filter along the width, the second the one along the height, so LH answers to horizontal
+  edges. PyWavelets calls the four cA, cH, cV, cD.
+* The Haar transform (`'haar'`, or `'db1'`) is orthonormal: coefficients keep the energy of the image, and a constant
+  image c has LL = 2c. An odd side is zero-padded by one row at the bottom or one column at the right.
+* Any other discrete wavelet of PyWavelets is computed by pytorch_wavelets (the extra `wavelets`) in periodization mode.
+"""
+import torch
+import torch.nn.functional as F
+from timm.layers import register_notrace_function
+
+__all__ = ['check_wavelet', 'dwt2d', 'idwt2d', 'is_haar', 'low_pass']
+
+
+def is_haar(wavelet: str) -> bool:
+    """Whether `wavelet` names the Haar wavelet, the only one that needs no extra."""
+    return wavelet == 'haar' or wavelet == 'db1'
+
+
+def check_wavelet(wavelet: str) -> None:
+    """Check that a wavelet can be computed here.
+
+    Raises:
+        ImportError: `wavelet` is not Haar and the extra `wavelets` is not installed.
+        ValueError: PyWavelets knows no discrete wavelet of this name.
+    """
+    if is_haar(wavelet):
+        return
+    try:
+        import pytorch_wavelets  # noqa: F401
+        import pywt
+    except ImportError as e:
+        raise ImportError(
+            f"wavelet='{wavelet}' needs pytorch_wavelets, which `pip install timm-wavemix[wavelets]` installs; "
+            f"without it only 'haar' is available ({e}).") from e
+    if wavelet not in pywt.wavelist(kind='discrete'):
+        raise ValueError(
+            f"Unknown wavelet '{wavelet}': choose 'haar' or another name from pywt.wavelist(kind='discrete'), "
+            "such as 'db2', 'sym4' or 'bior2.2'.")
+
+
+@torch.jit.unused
+def _dwt2d_periodic(x: torch.Tensor, wavelet: str) -> torch.Tensor:
+    check_wavelet(wavelet)
+    from pytorch_wavelets import DWTForward
+    ll, (highs,) = DWTForward(J=1, wave=wavelet, mode='periodization').to(x)(x)
+    return torch.cat([ll, *highs.unbind(2)], dim=1)
+
+
+@torch.jit.unused
+def _idwt2d_periodic(coeffs: torch.Tensor, wavelet: str) -> torch.Tensor:
+    check_wavelet(wavelet)
+    from pytorch_wavelets import DWTInverse
+    ll, *highs = coeffs.chunk(4, dim=1)
+    return DWTInverse(wave=wavelet, mode='periodization').to(coeffs)((ll, [torch.stack(highs, dim=2)]))
+
+
+@register_notrace_function  # torch.fx cannot trace control flow that depends on the shape
+def pad_to_even(x: torch.Tensor) -> torch.Tensor:
+    """Zero-pad the odd sides of `(B, C, H, W)` by one at the bottom and the right."""
+    pad_h, pad_w = x.shape[-2] % 2, x.shape[-1] % 2
+    if pad_h or pad_w:  # F.pad copies even where there is nothing to pad
+        x = F.pad(x, (0, pad_w, 0, pad_h))
+    return x
+
+
+def _interleave(even: torch.Tensor, odd: torch.Tensor, dim: int) -> torch.Tensor:
+    return torch.stack([even, odd], dim=dim).flatten(dim - 1, dim)
+
+
+@register_notrace_function
+def dwt2d(x: torch.Tensor, wavelet: str = 'haar') -> torch.Tensor:
+    """Forward transform: image `(B, C, H, W)` -> coefficients `(B, 4 * C, ceil(H / 2), ceil(W / 2))`.
+
+    Raises:
+        ImportError, ValueError: as `check_wavelet`.
+    """
+    if not is_haar(wavelet):
+        return _dwt2d_periodic(x, wavelet)
+    x = pad_to_even(x)
+    top, bottom = x[..., ::2, :], x[..., 1::2, :]
+    low, high = top + bottom, top - bottom
+    low_left, low_right = low[..., ::2], low[..., 1::2]
+    high_left, high_right = high[..., ::2], high[..., 1::2]
+    return torch.cat([low_left + low_right, high_left + high_right, low_left - low_right, high_left - high_right], 1) / 2
+
+
+@register_notrace_function
+def idwt2d(coeffs: torch.Tensor, wavelet: str = 'haar') -> torch.Tensor:
+    """Inverse transform: coefficients `(B, 4 * C, h, w)` -> image `(B, C, 2 * h, 2 * w)`.
+
+    An image with an odd side comes back with the row or column that padded it; crop it off.
+
+    Raises:
+        ValueError: the channels are not four sub-bands.
+        ImportError, ValueError: as `check_wavelet`.
+    """
+    if coeffs.shape[1] % 4 != 0:
+        raise ValueError(f'Coefficients need 4 * C channels (LL, LH, HL, HH), not {coeffs.shape[1]}.')
+    if not is_haar(wavelet):
+        return _idwt2d_periodic(coeffs, wavelet)
+    ll, lh, hl, hh = coeffs.chunk(4, dim=1)
+    low = _interleave(ll + hl, ll - hl, dim=-1)
+    high = _interleave(lh + hh, lh - hh, dim=-1)
+    return _interleave(low + high, low - high, dim=-2) / 2
+
+
+@register_notrace_function
+def low_pass(x: torch.Tensor, wavelet: str = 'haar') -> torch.Tensor:
+    """The LL sub-band alone, the input of the next level: `(B, C, H, W)` -> `(B, C, ceil(H / 2), ceil(W / 2))`."""
+    if is_haar(wavelet):
+        return 2 * F.avg_pool2d(pad_to_even(x), 2)
+    return dwt2d(x, wavelet)[:, :x.shape[1]]
