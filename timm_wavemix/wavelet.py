@@ -8,7 +8,8 @@ The contract of every function here:
   edges. PyWavelets calls the four cA, cH, cV, cD.
 * The Haar transform (`'haar'`, or `'db1'`) is orthonormal: coefficients keep the energy of the image, and a constant
   image c has LL = 2c. An odd side is zero-padded by one row at the bottom or one column at the right.
-* Any other discrete wavelet of PyWavelets is computed by pytorch_wavelets (the extra `wavelets`) in periodization mode.
+* Any other discrete wavelet of PyWavelets is computed by pytorch_wavelets (the extra `wavelets`) in periodization mode,
+  where an odd side repeats its last row or column.
 """
 import torch
 import torch.nn.functional as F
@@ -44,20 +45,33 @@ def check_wavelet(wavelet: str) -> None:
             "such as 'db2', 'sym4' or 'bior2.2'.")
 
 
+def _repeat_to_filter_length(x: torch.Tensor, wavelet: str) -> torch.Tensor:
+    # pytorch_wavelets is right only where the filter fits into the image. In periodization mode a smaller one can be
+    # repeated: the transform of the repeated image is the repeated transform.
+    import pywt
+    length = pywt.Wavelet(wavelet).dec_len
+    return x.repeat(1, 1, -(-length // x.shape[-2]), -(-length // x.shape[-1]))
+
+
 @torch.jit.unused
 def _dwt2d_periodic(x: torch.Tensor, wavelet: str) -> torch.Tensor:
     check_wavelet(wavelet)
     from pytorch_wavelets import DWTForward
-    ll, (highs,) = DWTForward(J=1, wave=wavelet, mode='periodization').to(x)(x)
-    return torch.cat([ll, *highs.unbind(2)], dim=1)
+    if x.shape[-2] % 2:
+        x = torch.cat([x, x[..., -1:, :]], dim=-2)
+    if x.shape[-1] % 2:
+        x = torch.cat([x, x[..., -1:]], dim=-1)
+    ll, (highs,) = DWTForward(J=1, wave=wavelet, mode='periodization').to(x)(_repeat_to_filter_length(x, wavelet))
+    return torch.cat([ll, *highs.unbind(2)], dim=1)[..., :x.shape[-2] // 2, :x.shape[-1] // 2]
 
 
 @torch.jit.unused
 def _idwt2d_periodic(coeffs: torch.Tensor, wavelet: str) -> torch.Tensor:
     check_wavelet(wavelet)
     from pytorch_wavelets import DWTInverse
-    ll, *highs = coeffs.chunk(4, dim=1)
-    return DWTInverse(wave=wavelet, mode='periodization').to(coeffs)((ll, [torch.stack(highs, dim=2)]))
+    ll, *highs = _repeat_to_filter_length(coeffs, wavelet).chunk(4, dim=1)
+    x = DWTInverse(wave=wavelet, mode='periodization').to(coeffs)((ll, [torch.stack(highs, dim=2)]))
+    return x[..., :2 * coeffs.shape[-2], :2 * coeffs.shape[-1]]
 
 
 @register_notrace_function  # torch.fx cannot trace control flow that depends on the shape

@@ -100,10 +100,29 @@ class WaveletMlp(nn.Module):
         return x
 
 
-def _upsample(in_channels: int, out_channels: int, level: int, **kwargs) -> nn.ConvTranspose2d:
-    # kernel and padding give exactly 2 ** level times the size
-    stride = 2 ** level
-    return nn.ConvTranspose2d(in_channels, out_channels, stride + 2, stride=stride, padding=1, **kwargs)
+class UpConv2d(nn.ConvTranspose2d):
+    """Transposed convolution to exactly `stride` times the size, with one pixel of overlap between neighbours.
+
+    `(B, in_channels, H, W)` -> `(B, out_channels, stride * H, stride * W)`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, device=None, dtype=None):
+        super().__init__(
+            in_channels, out_channels, stride + 2, stride=stride, padding=1, device=device, dtype=dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        stride, bias = self.stride[0], self.bias
+        assert bias is not None  # for TorchScript
+        if self.out_channels > 4:
+            return F.conv_transpose2d(x, self.weight, bias, self.stride, self.padding)
+        # Few output channels leave the vector lanes of a transposed convolution empty. A kernel of stride + 2 reaches
+        # only the neighbouring inputs, so it is also a 3x3 convolution to one channel for each pixel of a
+        # stride x stride cell.
+        weight = F.pad(self.weight, [stride - 1] * 4)
+        weight = weight.view(self.in_channels, self.out_channels, 3, stride, 3, stride).flip(2, 4)
+        weight = weight.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
+        x = F.conv2d(x, weight, bias.repeat_interleave(stride * stride), padding=1)
+        return F.pixel_shuffle(x, stride)
 
 
 class WaveMixBlock(nn.Module):
@@ -139,7 +158,7 @@ class WaveMixBlock(nn.Module):
             WaveletMlp(dim, dim, dim, wavelet, act_layer, drop=proj_drop, **dd) for _ in range(levels)])
         self.ups = nn.ModuleList([
             # the first dim % levels levels take one channel more
-            _upsample(dim, (dim + levels - 1 - i) // levels, level=i + 1, **dd) for i in range(levels)])
+            UpConv2d(dim, (dim + levels - 1 - i) // levels, stride=2 ** (i + 1), **dd) for i in range(levels)])
         self.conv_dw = nn.Conv2d(dim, dim, 5, padding=2, groups=dim, **dd)
         self.act = act_layer()
         self.norm = norm_layer(dim, **dd)
@@ -187,7 +206,7 @@ class WaveMixLiteBlock(nn.Module):
                 f'such as {dim + -dim % 4}.')
         self.conv_pw = nn.Conv2d(dim, dim // 4, 1, **dd)
         self.mlp = WaveletMlp(dim // 4, 2 * dim, dim, wavelet, act_layer, drop=(proj_drop, 0.), **dd)
-        self.up = _upsample(dim, dim, level=1, **dd)
+        self.up = UpConv2d(dim, dim, stride=2, **dd)
         self.norm = norm_layer(dim, **dd)
         self.drop_path = DropPath(drop_path) if drop_path > 0. else nn.Identity()
 

@@ -1,0 +1,68 @@
+"""timm's own model tests, from the sdist of the installed timm, over every model that this package registers."""
+import os
+import subprocess
+import sys
+import tarfile
+import xml.etree.ElementTree as ElementTree
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+import timm
+
+import timm_wavemix  # noqa: F401  registers the models
+
+CACHE = Path(__file__).parent.parent / '.cache'
+FEATURE_LIST = 'FEAT_INTER_FILTERS = ['  # the modules whose forward_intermediates timm tests
+
+
+@pytest.fixture(scope='module')
+def timm_tests(tmp_path_factory):
+    """timm's `tests/` folder, with our module in its list."""
+    sdist = CACHE / f'timm-{timm.__version__}.tar.gz'
+    if not sdist.exists():
+        subprocess.run(
+            [sys.executable, '-m', 'pip', 'download', '--quiet', '--no-deps', '--no-binary', 'timm',
+             '--dest', CACHE, f'timm=={timm.__version__}'], check=True)
+    folder = tmp_path_factory.mktemp('timm')
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter='data')
+    tests = folder / f'timm-{timm.__version__}' / 'tests'
+    source = (tests / 'test_models.py').read_text()
+    assert source.count(FEATURE_LIST) == 1, "timm's test file has changed, FEAT_INTER_FILTERS is not where it was"
+    (tests / 'test_models.py').write_text(source.replace(FEATURE_LIST, f"{FEATURE_LIST}'wavemix', "))
+    return tests
+
+
+@pytest.mark.timeout(1200)
+def test_timms_model_tests_pass_without_a_skip(timm_tests, tmp_path):
+    report = tmp_path / 'report.xml'
+    result = subprocess.run(
+        [sys.executable, '-m', 'pytest', '-q', '-k', 'wavemix', '-p', 'no:cacheprovider', '-W', 'ignore',
+         f'--junit-xml={report}', 'test_models.py'],
+        cwd=timm_tests, env={**os.environ, 'TORCH_BACKEND': 'timm_wavemix', 'HF_HUB_OFFLINE': '1'},
+        capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
+
+    models = defaultdict(set)
+    for case in ElementTree.parse(report).iter('testcase'):
+        assert case.find('skipped') is None, f'{case.get("name")} was skipped'
+        function, _, parameters = case.get('name').partition('[')
+        models[function].add(parameters.rstrip(']').split('-', 1)[1])
+    ours = set(timm.list_models(module='wavemix'))
+    tagged = set(timm.list_models(module='wavemix', include_tags=True))
+    with_weights = set(timm.list_models(module='wavemix', pretrained=True))
+    assert models == {
+        'test_model_forward': ours,
+        'test_model_backward': ours,
+        'test_model_default_cfgs': tagged,
+        'test_model_load_pretrained': with_weights,
+        'test_model_features_pretrained': with_weights,
+        'test_model_forward_torchscript': ours,
+        'test_model_forward_features': ours,
+        'test_model_forward_intermediates_features': ours,
+        'test_model_forward_intermediates': ours,
+        'test_model_forward_fx': ours,
+        'test_model_backward_fx': ours,
+        'test_model_forward_fx_torchscript': ours,
+    }

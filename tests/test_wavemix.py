@@ -1,0 +1,354 @@
+"""The models: against the blocks of the paper written out with pytorch_wavelets, and through timm's surface."""
+import copy
+import sys
+
+import onnxruntime
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings, strategies as st
+from pytorch_wavelets import DWTForward
+from timm.optim import param_groups_layer_decay
+from timm.utils.model import reparameterize_model
+
+import timm_wavemix
+
+PARAM_COUNTS = {  # with 10 classes, the figures of the paper's table 1 unrounded
+    'wavemix_16_5': 182_442,
+    'wavemix_32_5': 723_018,
+    'wavemix_64_5': 2_878_602,
+    'wavemix_lite_128_7': 2_404_970,
+    'wavemix_lite_256_7': 9_602_250,
+    'wavemix_lite_256_7_s2': 9_602_250,
+}
+SMALL = {  # one model of each block, small enough to run in every test
+    'wavemix': dict(model_name='wavemix_16_5', num_classes=10),
+    'lite': dict(model_name='wavemix_lite_128_7', dim=16, depth=3, num_classes=10),
+}
+
+
+@pytest.fixture(params=SMALL)
+def kwargs(request):
+    return dict(SMALL[request.param])
+
+
+def create(**kwargs):
+    """A model whose batch norms have something to do."""
+    torch.manual_seed(0)
+    model = timm.create_model(**kwargs)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 2.)
+            torch.nn.init.normal_(module.bias)
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.)
+    return model.eval()
+
+
+def images(*size):
+    return torch.randn(*size, generator=torch.Generator().manual_seed(1))
+
+
+# The paper's forward pass, from the parameters of a model and nothing else of it.
+
+def dwt(x):
+    ll, (highs,) = DWTForward(J=1, wave='db1', mode='zero').to(x)(x)
+    return ll, torch.cat([ll, *highs.unbind(2)], 1)
+
+
+def conv(params, name, x, **kwargs):
+    return F.conv2d(x, params[f'{name}.weight'], params[f'{name}.bias'], **kwargs)
+
+
+def up(params, name, x, stride, size):
+    x = F.conv_transpose2d(x, params[f'{name}.weight'], params[f'{name}.bias'], stride=stride, padding=1)
+    return x[..., :size[0], :size[1]]
+
+
+def norm(params, name, x, training):
+    stats = params[f'{name}.running_mean'].clone(), params[f'{name}.running_var'].clone()
+    return F.batch_norm(x, *stats, params[f'{name}.weight'], params[f'{name}.bias'], training)
+
+
+def paper_wavemix_block(params, name, x, training):
+    ll, outs = x, []
+    for level in range(4):
+        ll, coeffs = dwt(ll)
+        hidden = F.gelu(conv(params, f'{name}.mlps.{level}.fc1', coeffs))
+        out = conv(params, f'{name}.mlps.{level}.fc2', hidden)
+        outs.append(up(params, f'{name}.ups.{level}', out, 2 ** (level + 1), x.shape[2:]))
+    y = conv(params, f'{name}.conv_dw', torch.cat(outs, 1), padding=2, groups=x.shape[1])
+    return x + norm(params, f'{name}.norm', F.gelu(y), training)
+
+
+def paper_lite_block(params, name, x, training):
+    _, coeffs = dwt(conv(params, f'{name}.conv_pw', x))
+    hidden = F.gelu(conv(params, f'{name}.mlp.fc1', coeffs))
+    y = up(params, f'{name}.up', conv(params, f'{name}.mlp.fc2', hidden), 2, x.shape[2:])
+    return x + norm(params, f'{name}.norm', y, training)
+
+
+def paper_forward(model, x):
+    params = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    block = paper_lite_block if 'blocks.0.conv_pw.weight' in params else paper_wavemix_block
+    x = conv(params, 'stem.1', conv(params, 'stem.0', x, padding=1), padding=1)
+    for i in range(len(model.blocks)):
+        x = block(params, f'blocks.{i}', x, model.training)
+    return F.linear(x.mean((2, 3)), params['head.fc.weight'], params['head.fc.bias'])
+
+
+@pytest.mark.parametrize('size', [(32, 32), (28, 28), (33, 47), (5, 2), (1, 1)])
+def test_logits_are_those_of_the_paper(kwargs, size):
+    model = create(**kwargs)
+    x = images(2, 3, *size)
+    torch.testing.assert_close(model(x), paper_forward(model, x), rtol=1e-4, atol=1e-4)
+
+
+def test_training_gradients_are_those_of_the_paper(kwargs):
+    model = create(proj_drop_rate=0., **kwargs).double().train()
+    expected = create(proj_drop_rate=0., **kwargs).double().train()
+    x = images(4, 3, 15, 18).double()
+    model(x).square().sum().backward()
+    paper_forward(expected, x).square().sum().backward()
+    for (name, actual), param in zip(model.named_parameters(), expected.parameters()):
+        torch.testing.assert_close(actual.grad, param.grad, rtol=1e-6, atol=1e-6 * param.grad.abs().max().item(), msg=name)
+
+
+@pytest.mark.parametrize('name', PARAM_COUNTS)
+def test_parameter_counts(name):
+    model = timm.create_model(name, num_classes=10, device='meta')
+    assert sum(p.numel() for p in model.parameters()) == PARAM_COUNTS[name]
+
+
+def test_every_registered_model_has_a_count():
+    assert set(timm.list_models(module='wavemix')) == set(PARAM_COUNTS)
+
+
+@given(size=st.tuples(st.integers(1, 40), st.integers(1, 40)))
+@settings(deadline=None, max_examples=25)
+@pytest.mark.parametrize('block', SMALL)
+def test_every_size_keeps_its_map(block, size):
+    model = create(depth=1, **{k: v for k, v in SMALL[block].items() if k != 'depth'})
+    features = model.forward_features(images(1, 3, *size))
+    assert features.shape[2:] == size
+    assert features.isfinite().all()
+
+
+@given(dim=st.integers(2, 20).map(lambda n: 2 * n), levels=st.integers(1, 5))
+@settings(deadline=None, max_examples=20)
+def test_channels_that_levels_do_not_divide(dim, levels):
+    if levels > dim:
+        return
+    model = timm.create_model('wavemix_16_5', dim=dim, depth=1, levels=levels)
+    assert sum(up.out_channels for up in model.blocks[0].ups) == dim
+    assert model.forward_features(images(1, 3, 9, 9)).shape == (1, dim, 9, 9)
+
+
+@pytest.mark.parametrize('out_channels', [1, 4, 5])
+@pytest.mark.parametrize('stride', [2, 4, 16])
+def test_up_conv_is_a_transposed_convolution(out_channels, stride):
+    up = timm_wavemix.wavemix.UpConv2d(3, out_channels, stride).double()
+    x = images(2, 3, 4, 5).double()
+    expected = F.conv_transpose2d(x, up.weight, up.bias, stride=stride, padding=1)
+    assert expected.shape[2:] == (4 * stride, 5 * stride)
+    torch.testing.assert_close(up(x), expected, rtol=0, atol=1e-12)
+
+
+def test_stem_strides_bring_256_pixels_to_64():
+    model = timm.create_model('wavemix_lite_256_7_s2', depth=1)
+    assert model.forward_features(images(1, 3, 256, 256)).shape == (1, 256, 64, 64)
+    assert model.feature_info[0]['reduction'] == 4
+
+
+@pytest.mark.parametrize('wavelet', ['db2', 'bior2.2'])
+def test_another_wavelet_shares_the_weights(kwargs, wavelet):
+    haar, other = create(**kwargs), create(wavelet=wavelet, **kwargs)
+    other.load_state_dict(haar.state_dict())
+    x = images(2, 3, 28, 28)
+    assert not torch.allclose(other(x), haar(x), rtol=1e-5, atol=1e-5)
+    other.train()(x).sum().backward()
+    assert all(p.grad.isfinite().all() for p in other.parameters())
+
+
+def test_model_keywords_reach_their_layers(kwargs):
+    model = timm.create_model(
+        in_chans=1, drop_rate=0.1, drop_path_rate=0.3, act_layer='relu', norm_layer='groupnorm1',
+        global_pool='catavgmax', **kwargs)
+    assert model(images(2, 1, 28, 28)).shape == (2, 10)
+    assert model.head.drop.p == 0.1
+    assert model.blocks[-1].drop_path.drop_prob == pytest.approx(0.3)
+    names = {type(m).__name__ for m in model.modules()}
+    assert {'ReLU', 'GroupNorm1'} <= names and not {'GELU', 'BatchNorm2d'} & names
+
+
+def test_mlp_dropout_is_the_papers_by_default(kwargs):
+    def rates(model):
+        return {m.p for name, m in model.blocks.named_modules() if isinstance(m, torch.nn.Dropout)}
+    assert 0.5 in rates(timm.create_model(**kwargs))
+    assert rates(timm.create_model(proj_drop_rate=0.2, **kwargs)) <= {0., 0.2}
+
+
+def test_device_and_dtype(kwargs):
+    model = timm.create_model(device='meta', dtype=torch.bfloat16, **kwargs)
+    assert {(p.device.type, p.dtype) for p in model.parameters()} == {('meta', torch.bfloat16)}
+    model.reset_classifier(3)
+    assert {(p.device.type, p.dtype) for p in model.parameters()} == {('meta', torch.bfloat16)}
+
+
+def test_grad_checkpointing_changes_no_gradient(kwargs):
+    x, grads = images(2, 3, 12, 12), []
+    for enable in (False, True):
+        model = create(proj_drop_rate=0., **kwargs).train()
+        model.set_grad_checkpointing(enable)
+        model(x).square().sum().backward()
+        grads.append([p.grad for p in model.parameters()])
+    for plain, checkpointed in zip(*grads):
+        torch.testing.assert_close(plain, checkpointed)
+
+
+def test_reparameterized_model_is_the_same(kwargs):
+    model = create(**kwargs)
+    fused = reparameterize_model(model)
+    x = images(2, 3, 27, 30)
+    torch.testing.assert_close(fused(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_reparameterization_folds_every_lite_batch_norm():
+    fused = reparameterize_model(create(**SMALL['lite']))
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in fused.modules())
+    assert all(p.is_leaf for p in fused.parameters())
+
+
+def test_reparameterization_leaves_other_norms_alone():
+    model = create(norm_layer='groupnorm1', **SMALL['lite'])
+    x = images(2, 3, 8, 8)
+    assert torch.equal(reparameterize_model(model)(x), model(x))
+
+
+def test_layer_decay_gives_each_block_its_own_scale(kwargs):
+    model = timm.create_model(**kwargs)
+    scales = {group['lr_scale'] for group in param_groups_layer_decay(model, layer_decay=0.5)}
+    assert len(scales) == 1 + len(model.blocks) + 1  # stem, blocks, head
+
+
+def test_prune_keeps_what_the_intermediates_need(kwargs):
+    model = create(**kwargs)
+    x = images(1, 3, 9, 10)
+    expected = model.forward_intermediates(x, indices=[0, 1], intermediates_only=True)
+    assert model.prune_intermediate_layers([0, 1]) == [0, 1]
+    assert len(model.blocks) == 2 and model.num_classes == 0
+    for a, b in zip(model.forward_intermediates(x, intermediates_only=True), expected):
+        assert torch.equal(a, b)
+
+
+def test_features_only_gives_the_last_three_maps(kwargs):
+    model = timm.create_model(features_only=True, **{k: v for k, v in kwargs.items() if k != 'num_classes'})
+    maps = model(images(2, 3, 28, 30))
+    assert [tuple(m.shape) for m in maps] == [(2, 16, 28, 30)] * 3
+    assert model.feature_info.reduction() == [1, 1, 1]
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast(kwargs, dtype):
+    model = create(**kwargs)
+    x = images(2, 3, 28, 28)
+    with torch.autocast('cpu', dtype):
+        actual = model(x)
+    torch.testing.assert_close(actual.float(), model(x), rtol=0.1, atol=0.2)
+
+
+def test_channels_last(kwargs):
+    model = create(**kwargs)
+    x = images(2, 3, 28, 28)
+    actual = copy.deepcopy(model).to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(actual, model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_cuda_equals_cpu(kwargs):
+    model, x = create(**kwargs), images(2, 3, 28, 28)
+    expected = model(x)
+    torch.testing.assert_close(model.cuda()(x.cuda()).cpu(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_compile_has_no_graph_break_and_a_dynamic_batch(kwargs):
+    model = create(proj_drop_rate=0., **{**kwargs, 'depth': 1}).train()
+    eager = copy.deepcopy(model)
+    compiled = torch.compile(model, fullgraph=True)
+    for batch in (2, 3, 5):
+        x = images(batch, 3, 12, 12)
+        torch._dynamo.mark_dynamic(x, 0)
+        with torch.compiler.set_stance('default' if batch == 2 else 'fail_on_recompile'):
+            actual = compiled(x)
+        torch.testing.assert_close(actual, eager(x), rtol=1e-4, atol=1e-4)
+    actual.square().sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_torchscript_survives_a_file(kwargs, tmp_path):
+    model, x = create(scriptable=True, **kwargs), images(2, 3, 28, 28)
+    torch.jit.script(model).save(tmp_path / 'model.pt')
+    torch.testing.assert_close(torch.jit.load(tmp_path / 'model.pt')(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_export_with_a_dynamic_batch(kwargs):
+    model, x = create(**kwargs), images(2, 3, 28, 28)
+    exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim('batch')},))
+    x = images(3, 3, 28, 28)
+    torch.testing.assert_close(exported.module()(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_onnx(kwargs, tmp_path):
+    model, x = create(**kwargs), images(2, 3, 28, 28)
+    torch.onnx.export(model, (x,), tmp_path / 'model.onnx', dynamo=True)
+    session = onnxruntime.InferenceSession(tmp_path / 'model.onnx')
+    actual, = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(actual), model(x).detach(), rtol=1e-4, atol=1e-4)
+
+
+# Bad input
+
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(model_name='wavemix_16_5', levels=0), 'levels must be from 1 to 16'),
+    (dict(model_name='wavemix_16_5', levels=17), 'levels must be from 1 to 16'),
+    (dict(model_name='wavemix_16_5', levels=6, img_size=32), 'use levels up to 5, or images of more than 32 pixels'),
+    (dict(model_name='wavemix_lite_256_7_s2', levels=1, img_size=4), 'images of more than 4 pixels'),
+    (dict(model_name='wavemix_16_5', dim=15), 'use an even number, such as 16'),
+    (dict(model_name='wavemix_lite_128_7', levels=2), 'levels=1, not 2'),
+    (dict(model_name='wavemix_lite_128_7', dim=130), 'multiple of 4, such as 132'),
+    (dict(model_name='wavemix_16_5', wavelet='harr'), "Unknown wavelet 'harr'"),
+])
+def test_impossible_models_say_what_would_work(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        timm.create_model(**kwargs)
+
+
+@pytest.mark.parametrize('levels, img_size', [(5, 32), (5, 28), (1, 2), (4, (9, 1))])
+def test_levels_that_the_image_gives_are_accepted(levels, img_size):
+    timm.create_model('wavemix_16_5', levels=levels, img_size=img_size, device='meta')
+
+
+def test_missing_wavelet_extra_is_named_when_the_model_is_made(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pytorch_wavelets', None)
+    with pytest.raises(ImportError, match=r'pip install timm-wavemix\[wavelets\]'):
+        timm.create_model('wavemix_16_5', wavelet='db2')
+
+
+def test_unknown_keyword_raises():
+    with pytest.raises(TypeError, match='patch_size'):
+        timm.create_model('wavemix_16_5', patch_size=4)
+
+
+def test_wrong_channel_count_names_the_fix(kwargs):
+    with pytest.raises(AssertionError, match='1 channels, the model takes 3: create it with in_chans=1'):
+        timm.create_model(**kwargs)(images(1, 1, 28, 28))
+
+
+@pytest.mark.parametrize('name, message', [
+    ('wavemix_17_5', r'Unknown model \(wavemix_17_5\)'),
+    ('wavemix_16_5.imagenet', r'Invalid pretrained tag \(imagenet\) for wavemix_16_5'),
+])
+def test_unknown_model_or_tag(name, message):
+    with pytest.raises(RuntimeError, match=message):
+        timm.create_model(name, pretrained=True)
