@@ -109,7 +109,7 @@ def test_channels_last(fn, size):
     assert_close(fn(x.contiguous(memory_format=torch.channels_last)), fn(x), 1e-12)
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.recent_torch)])
 @pytest.mark.parametrize('wavelet', ['haar', 'db2'])
 def test_autocast(dtype, wavelet):
     x = images((1, 2, 7, 8), torch.float32).requires_grad_()
@@ -140,6 +140,7 @@ def test_torchscript():
 
 
 @pytest.mark.parametrize('size', [(2, 3, 8, 8), (2, 3, 5, 7)])
+@pytest.mark.recent_torch
 def test_compile_has_no_graph_break(size):
     x = images(size, torch.float32)
     compiled = torch.compile(lambda x: (dwt2d(x), idwt2d(dwt2d(x)), low_pass(x)), fullgraph=True)
@@ -153,6 +154,7 @@ class RoundTrip(torch.nn.Module):
         return coeffs, idwt2d(coeffs)
 
 
+@pytest.mark.recent_torch
 def test_export():
     x = images((2, 3, 5, 8), torch.float32)
     exported = torch.export.export(RoundTrip(), (x,), dynamic_shapes=({0: torch.export.Dim('batch')},))
@@ -161,6 +163,7 @@ def test_export():
         assert torch.equal(actual, expected)
 
 
+@pytest.mark.recent_torch
 def test_onnx(tmp_path):
     x = images((2, 3, 5, 8), torch.float32)
     torch.onnx.export(RoundTrip(), (x,), tmp_path / 'dwt.onnx', dynamo=True)

@@ -249,7 +249,7 @@ def test_features_only_gives_the_last_three_maps(kwargs):
     assert model.feature_info.reduction() == [1, 1, 1]
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.recent_torch)])
 def test_autocast(kwargs, dtype):
     model = create(**kwargs)
     x = images(2, 3, 28, 28)
@@ -272,6 +272,7 @@ def test_cuda_equals_cpu(kwargs):
     torch.testing.assert_close(model.cuda()(x.cuda()).cpu(), expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.recent_torch
 def test_compile_has_no_graph_break_and_a_dynamic_batch(kwargs):
     model = create(proj_drop_rate=0., **{**kwargs, 'depth': 1}).train()
     eager = copy.deepcopy(model)
@@ -292,6 +293,7 @@ def test_torchscript_survives_a_file(kwargs, tmp_path):
     torch.testing.assert_close(torch.jit.load(tmp_path / 'model.pt')(x), model(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.recent_torch
 def test_export_with_a_dynamic_batch(kwargs):
     model, x = create(**kwargs), images(2, 3, 28, 28)
     exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim('batch')},))
@@ -299,6 +301,7 @@ def test_export_with_a_dynamic_batch(kwargs):
     torch.testing.assert_close(exported.module()(x), model(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.recent_torch
 def test_onnx(kwargs, tmp_path):
     model, x = create(**kwargs), images(2, 3, 28, 28)
     torch.onnx.export(model, (x,), tmp_path / 'model.onnx', dynamo=True)

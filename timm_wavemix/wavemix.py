@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Optional, Tuple, Type, Union
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from timm.layers import (
     ClassifierHead,
     DropPath,
@@ -438,10 +439,11 @@ def checkpoint_filter_fn(state_dict: Dict[str, torch.Tensor], model: nn.Module) 
         ValueError: the weights do not fit; names the first keys that don't.
     """
     state_dict = state_dict.get('state_dict', state_dict)
-    adapted = ('stem.0.', 'head.fc.')
-    own = {k: v.shape for k, v in model.state_dict().items() if not k.startswith(adapted)}
-    given = {k: v.shape for k, v in state_dict.items() if not k.startswith(adapted)}
-    misfits = [k for k in {**own, **given} if own.get(k) != given.get(k)]
+    own = {k: v.shape for k, v in model.state_dict().items() if not k.startswith('head.')}
+    given = {k: v.shape for k, v in state_dict.items() if not k.startswith('head.')}
+    misfits = [
+        k for k in {**own, **given}
+        if k not in own or k not in given or own[k] != given[k] and k != 'stem.0.weight']
     if misfits:
         raise ValueError(
             f'The weights are not of this model, {len(misfits)} keys or shapes differ, first {", ".join(misfits[:3])}: '
@@ -462,17 +464,13 @@ def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
     }
 
 
-def _fashion_mnist(name: str, **kwargs: Any) -> Dict[str, Any]:
-    # weights that come with the package
-    return _cfg(
-        file=str(Path(__file__).parent / 'weights' / f'{name}.fashion_mnist.safetensors'),
-        input_size=(3, 28, 28), pool_size=(28, 28),
-        mean=(0.2860, 0.2860, 0.2860), std=(0.3530, 0.3530, 0.3530),
-        **kwargs)
-
-
 default_cfgs = generate_default_cfgs({
-    'wavemix_16_5.untrained': _cfg(),
+    'wavemix_16_5.fashion_mnist': _cfg(
+        file=str(Path(__file__).parent / 'weights' / 'wavemix_16_5.fashion_mnist.safetensors'),
+        input_size=(3, 28, 28), pool_size=(28, 28), mean=(0.2860, 0.2860, 0.2860), std=(0.3530, 0.3530, 0.3530),
+        label_names=(
+            'T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat',
+            'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot')),
     'wavemix_32_5.untrained': _cfg(),
     'wavemix_64_5.untrained': _cfg(),
     'wavemix_lite_128_7.untrained': _cfg(),
@@ -482,12 +480,16 @@ default_cfgs = generate_default_cfgs({
 
 
 def _create_wavemix(variant: str, pretrained: bool = False, **kwargs: Any) -> WaveMix:
-    return build_model_with_cfg(
-        WaveMix, variant, pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg=dict(out_indices=3, feature_cls='getter'),  # the last three of blocks that are all of one size
-        **kwargs,
-    )
+    try:
+        return build_model_with_cfg(
+            WaveMix, variant, pretrained,
+            pretrained_filter_fn=checkpoint_filter_fn,
+            feature_cfg=dict(out_indices=3, feature_cls='getter'),  # the last three of blocks that are all of one size
+            **kwargs,
+        )
+    except SafetensorError as e:  # says nothing of which file
+        raise RuntimeError(
+            f'The weights of {variant} cannot be read, their file is damaged ({e}): fetch or install it again.') from e
 
 
 @register_model

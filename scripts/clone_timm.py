@@ -1,0 +1,68 @@
+"""Clone timm's repository at the tag of the installed timm.
+
+timm's wheel lacks its scripts, such as train.py. The tests of them (tests/test_timm_scripts.py) take the clone from the
+environment variable TIMM_CHECKOUT.
+"""
+import argparse
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import timm
+
+URL = 'https://github.com/huggingface/pytorch-image-models'
+TAG = f'v{timm.__version__}'
+
+
+def clone(folder: Path, url: str = URL) -> None:
+    """Clone the tag of the installed timm, without history.
+
+    Args:
+        folder: Where to; must not exist.
+        url: What to clone.
+
+    Raises:
+        OSError: The folder exists, there is no git, or git fails.
+    """
+    if folder.exists():
+        raise FileExistsError(f'{folder} is already there: remove it, or name another folder.')
+    command = ['git', '-c', 'advice.detachedHead=false', 'clone', '--quiet', '--depth', '1', '--branch', TAG, url, folder]
+    try:
+        subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True)
+    except FileNotFoundError as error:
+        raise OSError('there is no git: install it (on Debian with "apt install git").') from error
+    except subprocess.CalledProcessError as error:
+        reason = ' '.join(error.stderr.split())
+        raise OSError(
+            f'git cannot clone the tag {TAG} of {url}: check the network and the tag, or name a mirror with --url '
+            f'({reason}).') from error
+
+
+def main() -> None:
+    description, details = __doc__.split('\n\n', 1)
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        'folder',
+        metavar='DIR',
+        nargs='?',
+        type=Path,
+        default='pytorch-image-models',
+        help='folder to write, which must not exist (default: %(default)s)',
+    )
+    parser.add_argument('--url', default=URL, help='repository to clone (default: %(default)s)')
+    args = parser.parse_args()
+    print(f'Cloning {TAG} of {args.url} ...')
+    try:
+        clone(args.folder, args.url)
+    except OSError as error:
+        sys.exit(f'{parser.prog}: {error}')
+    print(f'Done. For the tests:\nexport TIMM_CHECKOUT={shlex.quote(str(args.folder.resolve()))}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,161 @@
+"""Classify twelve Fashion-MNIST test images with the pretrained wavemix_16_5.
+
+Prints a table of the predictions and the speed of the model, and draws the images with their predictions as a PNG.
+
+The images in scripts/demo_images are the first of each class in the test split, and the two earliest among those that
+are the second of their class: chosen by this rule, not by what the model makes of them. A file is named after its index
+in the test split and its label.
+"""
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import List, NamedTuple
+
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+from torch.utils.benchmark import Measurement, Timer
+
+import timm_wavemix  # noqa: F401  registers the models
+
+try:
+    from matplotlib.figure import Figure
+except ImportError as error:
+    sys.exit(f"demo.py draws with matplotlib, which `pip install -e '.[demo]'` installs ({error}).")
+
+MODEL = 'wavemix_16_5'
+IMAGES = Path(__file__).parent / 'demo_images'
+BATCH_SIZE = 64
+BLUE, ORANGE = '#0072b2', '#d55e00'  # a pair that the colour-blind can tell apart
+
+
+class Result(NamedTuple):
+    index: int
+    image: Image.Image
+    label: str
+    prediction: str
+    probability: float
+
+    @property
+    def right(self) -> bool:
+        return self.prediction == self.label
+
+
+def load_model() -> torch.nn.Module:
+    """Create the pretrained model.
+
+    Raises:
+        FileNotFoundError: The package lacks the weights.
+    """
+    weights = Path(timm.get_pretrained_cfg(MODEL).file)
+    if not weights.is_file():
+        raise FileNotFoundError(
+            f'{weights} is missing: get it back with `git restore {weights.parent}`, or install timm-wavemix again.')
+    return timm.create_model(MODEL, pretrained=True).eval()
+
+
+def classify(model: torch.nn.Module, device: torch.device) -> List[Result]:
+    names = model.pretrained_cfg['label_names']
+    name_of = {re.sub('[^a-z]+', '_', name.lower()): name for name in names}
+    transform = create_transform(**resolve_model_data_config(model))
+    files = sorted(IMAGES.glob('*.png'))
+    images = [Image.open(file).convert('RGB') for file in files]
+
+    logits = model(torch.stack([transform(image) for image in images]).to(device))
+    probabilities, classes = logits.softmax(dim=-1).max(dim=-1)
+
+    results = []
+    for file, image, probability, i in zip(files, images, probabilities.tolist(), classes.tolist()):
+        index, label = file.stem.split('_', 1)
+        results.append(Result(int(index), image, name_of[label], names[i], probability))
+    return results
+
+
+def measure(model: torch.nn.Module, device: torch.device) -> Measurement:
+    """Time the model on batches that lie on the device, for two seconds."""
+    batch = torch.randn(BATCH_SIZE, *resolve_model_data_config(model)['input_size'], device=device)
+    # torch's timer warms up and waits for the GPU, but takes one thread unless told otherwise
+    timer = Timer('model(batch)', globals={'model': model, 'batch': batch}, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=2)
+
+
+def draw(results: List[Result], title: str) -> Figure:
+    figure = Figure(figsize=(8, 7.6), dpi=150, layout='constrained')
+    figure.suptitle(title)
+    for result, ax in zip(results, figure.subplots(3, 4).flat):
+        color = BLUE if result.right else ORANGE
+        ax.imshow(result.image, interpolation='nearest')
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set(color=color, linewidth=2)
+        ax.set_title(f'label: {result.label}', fontsize=10)
+        remark = '' if result.right else 'WRONG: '
+        ax.set_xlabel(f'{remark}{result.prediction} {result.probability:.3f}', fontsize=10, color=color)
+    return figure
+
+
+def working_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (AssertionError, RuntimeError) as error:  # a torch without CUDA fails an assertion
+        raise argparse.ArgumentTypeError(f"torch cannot use '{name}' here ({error}): leave it out, or name 'cpu'.")
+    return device
+
+
+def demo(device: torch.device, output: Path) -> None:
+    """Print the table and the speed, and write the picture.
+
+    Raises:
+        OSError: The weights are missing, or the picture cannot be written.
+    """
+    model = load_model().to(device)
+    with torch.inference_mode():
+        results = classify(model, device)
+        measurement = measure(model, device)
+
+    # lines of at most 52 columns, for narrow terminals
+    print('image  label        prediction   probability')
+    for result in results:
+        remark = '' if result.right else '  wrong'
+        print(f'{result.index:5}  {result.label:11}  {result.prediction:11}  {result.probability:11.3f}{remark}')
+    score = f'{sum(result.right for result in results)} of {len(results)} right'
+    print(f'\n{score}')
+    if device.type == 'cuda':
+        hardware = torch.cuda.get_device_name(device)
+    else:
+        hardware = f'{device} ({torch.get_num_threads()} threads)'
+    print(f'{BATCH_SIZE / measurement.median:,.0f} images/s on {hardware},')
+    print(f'median of {len(measurement.times)} rounds in batches of {BATCH_SIZE}')
+
+    try:
+        draw(results, f'{MODEL} on Fashion-MNIST test images: {score}').savefig(output, format='png')
+    except OSError as error:
+        raise OSError(f'{output} cannot be written ({error.strerror}): name another file with --output.') from error
+    print(f'picture: {output}')
+
+
+def main() -> None:
+    description, details = __doc__.split('\n\n', 1)
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        '--device',
+        type=working_device,
+        default='cuda' if torch.cuda.is_available() else 'cpu',
+        help='torch device (default: cuda if there is one, else cpu)',
+    )
+    parser.add_argument('--output', metavar='PNG', type=Path, default='demo.png', help='picture (default: %(default)s)')
+    args = parser.parse_args()
+    try:
+        demo(args.device, args.output)
+    except OSError as error:
+        sys.exit(f'{parser.prog}: {error}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,129 @@
+"""Weights: what loads, what is adapted, and what is refused."""
+import gzip
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+import timm_wavemix  # noqa: F401  registers the models
+
+
+@pytest.fixture(scope='module')
+def trained():
+    torch.manual_seed(0)
+    return timm.create_model('wavemix_16_5', num_classes=10).eval()
+
+
+def load(file=None, state_dict=None, num_classes=10, **kwargs):
+    overlay = {'file': file and str(file), 'state_dict': state_dict, 'num_classes': 10}
+    if kwargs.get('features_only'):
+        return timm.create_model('wavemix_16_5', pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
+    return timm.create_model(
+        'wavemix_16_5', pretrained=True, num_classes=num_classes, pretrained_cfg_overlay=overlay, **kwargs).eval()
+
+
+def images(channels=3):
+    return torch.randn(2, channels, 28, 28, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda state_dict: state_dict,
+    lambda state_dict: {'state_dict': state_dict, 'epoch': 3},
+], ids=['bare', 'training checkpoint'])
+def test_weights_load_from_memory_or_file(trained, tmp_path, wrap):
+    torch.save(wrap(trained.state_dict()), tmp_path / 'weights.pth')
+    expected = trained(images())
+    assert torch.equal(load(state_dict=wrap(trained.state_dict()))(images()), expected)
+    assert torch.equal(load(tmp_path / 'weights.pth')(images()), expected)
+
+
+def test_one_channel_sums_the_first_convolution(trained):
+    model = load(state_dict=trained.state_dict(), in_chans=1)
+    grey = images(1)
+    torch.testing.assert_close(model(grey), trained(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
+
+
+def test_another_number_of_classes_keeps_the_features(trained):
+    model = load(state_dict=trained.state_dict(), num_classes=5)
+    assert torch.equal(model.forward_features(images()), trained.forward_features(images()))
+    assert model(images()).shape == (2, 5)
+
+
+def test_no_classes_gives_the_pooled_features(trained):
+    model = load(state_dict=trained.state_dict(), num_classes=0)
+    assert torch.equal(model(images()), trained.forward_head(trained.forward_features(images()), pre_logits=True))
+
+
+def test_features_only_loads(trained):
+    model = load(state_dict=trained.state_dict(), features_only=True).eval()
+    assert torch.equal(model(images())[-1], trained.forward_features(images()))
+
+
+@pytest.mark.parametrize('kwargs', [{}, {'features_only': True}, {'in_chans': 1}], ids=str)
+def test_foreign_weights_name_the_first_keys_that_do_not_fit(tmp_path, kwargs):
+    torch.save(timm.create_model('resnet18').state_dict(), tmp_path / 'resnet18.pth')
+    with pytest.raises(ValueError, match='not of this model.*first stem.0.weight, stem.0.bias'):
+        load(tmp_path / 'resnet18.pth', **kwargs)
+
+
+def test_weights_of_another_shape_are_refused(trained):
+    state_dict = dict(trained.state_dict(), **{'blocks.3.norm.weight': torch.ones(17)})
+    with pytest.raises(ValueError, match='1 keys or shapes differ, first blocks.3.norm.weight'):
+        load(state_dict=state_dict, features_only=True)
+
+
+@pytest.mark.parametrize('damage', [
+    lambda data: data[:len(data) // 2],
+    lambda data: b'<html>not found</html>' * 9,
+    lambda data: b'',
+], ids=['truncated', 'not a weight file', 'empty'])
+def test_damaged_safetensors_name_the_model(trained, tmp_path, damage):
+    file = tmp_path / 'model.safetensors'
+    save_file(trained.state_dict(), file)
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(RuntimeError, match='weights of wavemix_16_5 cannot be read, their file is damaged'):
+        load(file)
+
+
+class Hostile:
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return os.mkdir, (self.file,)
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    evil = tmp_path / 'evil'
+    (tmp_path / 'weights.pth').write_bytes(pickle.dumps({'state_dict': Hostile(str(evil))}, protocol=2))
+    with pytest.raises((RuntimeError, pickle.UnpicklingError), match='weights_only'):
+        load(tmp_path / 'weights.pth')
+    assert not evil.exists()
+
+
+def test_default_weights_come_with_the_package_and_need_no_network(monkeypatch):
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    model = timm.create_model('wavemix_16_5', pretrained=True)
+    assert model.pretrained_cfg['tag'] == 'fashion_mnist'
+    assert len(model.pretrained_cfg['label_names']) == model.num_classes == 10
+
+
+FASHION_MNIST = Path('/usr/share/datasets/fashion-mnist')
+
+
+@pytest.mark.skipif(not FASHION_MNIST.exists(), reason='needs `apt install dataset-fashion-mnist`')
+def test_shipped_weights_keep_their_accuracy():
+    with gzip.open(FASHION_MNIST / 't10k-images-idx3-ubyte.gz') as file:
+        pixels = torch.frombuffer(bytearray(file.read(16 + 500 * 784)[16:]), dtype=torch.uint8).view(500, 1, 28, 28)
+    with gzip.open(FASHION_MNIST / 't10k-labels-idx1-ubyte.gz') as file:
+        labels = torch.frombuffer(bytearray(file.read(8 + 500)[8:]), dtype=torch.uint8)
+    model = timm.create_model('wavemix_16_5', pretrained=True).eval()
+    mean, std = model.pretrained_cfg['mean'][0], model.pretrained_cfg['std'][0]
+    with torch.inference_mode():
+        predictions = model(((pixels / 255 - mean) / std).expand(-1, 3, -1, -1)).argmax(1)
+    correct = (predictions == labels).sum().item()
+    assert abs(correct - 469) <= 2, correct  # two images for the rounding of other machines

@@ -1,0 +1,29 @@
+"""Run a script, such as timm's train.py, with the WaveMix models registered."""
+import argparse
+import os
+import runpy
+import sys
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog='python -m timm_wavemix',
+        usage='%(prog)s [-h] SCRIPT [ARGS ...]',
+        description=__doc__,
+        epilog='example: %(prog)s train.py --model wavemix_16_5 --data-dir DIR',
+    )
+    parser.add_argument('script', metavar='SCRIPT', help='path of a Python script, which gets all ARGS')
+    script = parser.parse_args(sys.argv[1:2]).script  # the rest is not ours, argparse would drop a '--' from it
+    if not os.path.isfile(script):
+        parser.exit(2, f"There is no script '{script}': give the path of one. timm's are in its repository, which "
+                       "scripts/clone_timm.py clones.\n")
+
+    # `python -m` has imported this package, which registers the models. Now be what `python SCRIPT ARGS` would be.
+    del sys.argv[0]
+    if not getattr(sys.flags, 'safe_path', False):  # python -P has no folder of the script on the path
+        sys.path[0] = os.path.dirname(os.path.realpath(script))
+    runpy.run_path(script, run_name='__main__')
+
+
+if __name__ == '__main__':
+    main()
