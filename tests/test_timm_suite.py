@@ -48,21 +48,15 @@ def test_timms_model_tests_pass_without_a_skip(timm_tests, tmp_path):
     for case in ElementTree.parse(report).iter('testcase'):
         assert case.find('skipped') is None, f'{case.get("name")} was skipped'
         function, _, parameters = case.get('name').partition('[')
-        models[function].add(parameters.rstrip(']').split('-', 1)[1])
+        models[function].add(parameters.rstrip(']').split('-')[-1])
     ours = set(timm.list_models(module='wavemix'))
     tagged = set(timm.list_models(module='wavemix', include_tags=True))
     with_weights = set(timm.list_models(module='wavemix', pretrained=True))
-    assert models == {
-        'test_model_forward': ours,
-        'test_model_backward': ours,
+    over_other_names = {
         'test_model_default_cfgs': tagged,
         'test_model_load_pretrained': with_weights,
         'test_model_features_pretrained': with_weights,
-        'test_model_forward_torchscript': ours,
-        'test_model_forward_features': ours,
-        'test_model_forward_intermediates_features': ours,
-        'test_model_forward_intermediates': ours,
-        'test_model_forward_fx': ours,
-        'test_model_backward_fx': ours,
-        'test_model_forward_fx_torchscript': ours,
     }
+    assert len(models) >= 12  # that many in timm 1.0.26, newer ones add to them
+    for function, names in models.items():
+        assert names == over_other_names.get(function, ours), function

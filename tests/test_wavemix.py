@@ -111,8 +111,10 @@ def test_training_gradients_are_those_of_the_paper(kwargs):
     x = images(4, 3, 15, 18).double()
     model(x).square().sum().backward()
     paper_forward(expected, x).square().sum().backward()
-    for (name, actual), param in zip(model.named_parameters(), expected.parameters()):
-        torch.testing.assert_close(actual.grad, param.grad, rtol=1e-6, atol=1e-6 * param.grad.abs().max().item(), msg=name)
+    # a bias before a batch norm has no gradient but rounding, so small ones are held to the scale of the largest
+    scale = max(param.grad.abs().max().item() for param in expected.parameters())
+    for actual, param in zip(model.parameters(), expected.parameters()):
+        torch.testing.assert_close(actual.grad, param.grad, rtol=1e-6, atol=1e-8 * scale)
 
 
 @pytest.mark.parametrize('name', PARAM_COUNTS)
