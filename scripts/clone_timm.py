@@ -27,9 +27,11 @@ def clone(folder: Path, url: str = URL) -> None:
     """
     if folder.exists():
         raise FileExistsError(f'{folder} is already there: remove it, or name another folder.')
-    command = ['git', '-c', 'advice.detachedHead=false', 'clone', '--quiet', '--depth', '1', '--branch', TAG, url, folder]
     try:
-        subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True)
+        subprocess.run(
+            ['git', '-c', 'advice.detachedHead=false', 'clone', '--quiet', '--depth', '1', '--branch', TAG, url,
+             folder],
+            check=True, stderr=subprocess.PIPE, text=True)
     except FileNotFoundError as error:
         raise OSError('there is no git: install it (on Debian with "apt install git").') from error
     except subprocess.CalledProcessError as error:

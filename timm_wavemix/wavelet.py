@@ -78,7 +78,10 @@ def _idwt2d_periodic(coeffs: torch.Tensor, wavelet: str) -> torch.Tensor:
 def pad_to_even(x: torch.Tensor) -> torch.Tensor:
     """Zero-pad the odd sides of `(B, C, H, W)` by one at the bottom and the right."""
     pad_h, pad_w = x.shape[-2] % 2, x.shape[-1] % 2
-    if pad_h or pad_w:  # F.pad copies even where there is nothing to pad
+    pad = pad_h > 0 or pad_w > 0  # F.pad copies even where there is nothing to pad
+    if not torch.jit.is_scripting():
+        pad = pad or torch.onnx.is_in_onnx_export()  # a graph exported from one size must hold for the others
+    if pad:
         x = F.pad(x, (0, pad_w, 0, pad_h))
     return x
 
