@@ -5,24 +5,25 @@ LOWEST = .venv-lowest
 .PHONY: demo test test-lowest
 
 # The main job: classify real images with the pretrained model.
-demo: $(VENV)/installed
+demo: $(VENV)/demo
 	$(VENV)/bin/python scripts/demo.py
 
 # All tests. TIMM_CHECKOUT=DIR adds those of timm's own scripts (scripts/clone_timm.py gets one).
-test: $(VENV)/installed
+test: $(VENV)/test
 	$(VENV)/bin/python -m pytest
 
 # The fast tests with the lowest torch and timm that pyproject.toml allows.
-test-lowest: $(LOWEST)/installed
+test-lowest: $(LOWEST)/test
 	$(LOWEST)/bin/python -m pytest -m "not recent_torch" tests/test_wavelet.py tests/test_wavemix.py \
 		tests/test_pretrained.py
 
-$(VENV)/installed: pyproject.toml
+# An environment with the extra of the same name.
+$(VENV)/%: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --editable ".[test]"
+	$(VENV)/bin/pip install --quiet --editable ".[$*]"
 	touch $@
 
-$(LOWEST)/installed: pyproject.toml requirements-lowest.txt
+$(LOWEST)/test: pyproject.toml requirements-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/pip install --quiet --requirement requirements-lowest.txt
 	$(LOWEST)/bin/pip install --quiet --no-deps --editable .

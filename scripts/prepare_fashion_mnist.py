@@ -77,6 +77,8 @@ def load(source: Optional[Path] = None, download: bool = False) -> Tuple[Fashion
                 if split.data.shape != (len(split.targets), 28, 28) or split.targets.max() >= len(split.classes):
                     raise ValueError('the images and labels are not those of Fashion-MNIST')
         except Exception as error:
+            if getattr(error, 'errno', None):  # the system's, such as a full disk
+                raise
             reason = ' '.join(f'{type(error).__name__} {error}'.split())
             raise ValueError(f'the files in {folder} are damaged or incomplete: {reason}') from error
     return splits

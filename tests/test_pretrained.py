@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models._hub import save_for_hf
 
 import timm_wavemix  # noqa: F401  registers the models
 
@@ -87,6 +88,19 @@ def test_damaged_safetensors_name_the_model(trained, tmp_path, damage):
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(RuntimeError, match='weights of wavemix_16_5 cannot be read, their file is damaged'):
         load(file)
+
+
+@pytest.mark.parametrize('junk', [b'<html>not found</html>' * 9, b'hello' * 100, b''], ids=repr)
+def test_a_pth_of_junk_names_the_model(tmp_path, junk):
+    (tmp_path / 'weights.pth').write_bytes(junk)
+    with pytest.raises(RuntimeError, match='weights of wavemix_16_5 cannot be read|weights_only'):
+        load(tmp_path / 'weights.pth')
+
+
+def test_a_model_comes_back_from_its_folder(trained, tmp_path):
+    save_for_hf(trained, tmp_path)
+    model = timm.create_model(f'local-dir:{tmp_path}', pretrained=True).eval()
+    assert torch.equal(model(images()), trained(images()))
 
 
 class Hostile:

@@ -172,6 +172,11 @@ def test_onnx(tmp_path):
         assert_close(torch.from_numpy(actual), expected, 1e-6)
 
 
+def test_integer_images_are_refused():
+    with pytest.raises(ValueError, match='floating point, not torch.uint8'):
+        dwt2d(torch.zeros(1, 1, 2, 2, dtype=torch.uint8))
+
+
 def test_unknown_wavelet_is_named():
     with pytest.raises(ValueError, match="Unknown wavelet 'haarr'.*pywt.wavelist"):
         dwt2d(torch.zeros(1, 1, 2, 2), 'haarr')

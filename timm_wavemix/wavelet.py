@@ -2,7 +2,7 @@
 
 The contract of every function here:
 
-* An image is `(B, C, H, W)`, its coefficients are `(B, 4 * C, ceil(H / 2), ceil(W / 2))`: the sub-bands LL, LH, HL, HH
+* An image is `(B, C, H, W)` of floating point, its coefficients are `(B, 4 * C, ceil(H / 2), ceil(W / 2))`: the sub-bands LL, LH, HL, HH
   stacked along the channels in this order, each with all C channels.
 * The first letter names the filter along the width, the second the one along the height, so LH answers to horizontal
   edges. PyWavelets calls the four cA, cH, cV, cD.
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import register_notrace_function
 
-__all__ = ['check_wavelet', 'dwt2d', 'idwt2d', 'is_haar', 'low_pass']
+__all__ = ['check_wavelet', 'dwt2d', 'idwt2d', 'is_haar', 'low_pass', 'pad_to_even']
 
 
 def is_haar(wavelet: str) -> bool:
@@ -78,10 +78,11 @@ def _idwt2d_periodic(coeffs: torch.Tensor, wavelet: str) -> torch.Tensor:
 def pad_to_even(x: torch.Tensor) -> torch.Tensor:
     """Zero-pad the odd sides of `(B, C, H, W)` by one at the bottom and the right."""
     pad_h, pad_w = x.shape[-2] % 2, x.shape[-1] % 2
-    pad = pad_h > 0 or pad_w > 0  # F.pad copies even where there is nothing to pad
+    recording = False
     if not torch.jit.is_scripting():
-        pad = pad or torch.onnx.is_in_onnx_export()  # a graph exported from one size must hold for the others
-    if pad:
+        recording = torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
+    # F.pad copies even where there is nothing to pad, but a graph recorded at one size must hold for the others
+    if recording or pad_h > 0 or pad_w > 0:
         x = F.pad(x, (0, pad_w, 0, pad_h))
     return x
 
@@ -95,8 +96,11 @@ def dwt2d(x: torch.Tensor, wavelet: str = 'haar') -> torch.Tensor:
     """Forward transform: image `(B, C, H, W)` -> coefficients `(B, 4 * C, ceil(H / 2), ceil(W / 2))`.
 
     Raises:
+        ValueError: `x` is of an integer type.
         ImportError, ValueError: as `check_wavelet`.
     """
+    if not x.is_floating_point():
+        raise ValueError(f'The transform takes floating point, not {x.dtype}: convert the images first.')
     if not is_haar(wavelet):
         return _dwt2d_periodic(x, wavelet)
     x = pad_to_even(x)
@@ -104,7 +108,9 @@ def dwt2d(x: torch.Tensor, wavelet: str = 'haar') -> torch.Tensor:
     low, high = top + bottom, top - bottom
     low_left, low_right = low[..., ::2], low[..., 1::2]
     high_left, high_right = high[..., ::2], high[..., 1::2]
-    return torch.cat([low_left + low_right, high_left + high_right, low_left - low_right, high_left - high_right], 1) / 2
+    ll, lh = low_left + low_right, high_left + high_right
+    hl, hh = low_left - low_right, high_left - high_right
+    return torch.cat([ll, lh, hl, hh], dim=1) / 2
 
 
 @register_notrace_function

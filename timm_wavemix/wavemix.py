@@ -7,6 +7,7 @@ keep the size of the map, global average pooling and a linear classifier. It tak
 Where the text of the paper leaves a width open, it is the one that gives the parameter counts of table 1.
 """
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Dict, List, Optional, Tuple, Type, Union
 
 import torch
@@ -28,6 +29,7 @@ from timm.models import (
     checkpoint_seq,
     generate_default_cfgs,
     register_model,
+    resolve_pretrained_cfg,
 )
 from timm.models._features import feature_take_indices
 from torch import _assert
@@ -41,8 +43,11 @@ __all__ = ['WaveMix']
 class WaveletConv2d(nn.Conv2d):
     """1x1 convolution of the sub-bands of a one-level DWT.
 
-    `(B, in_channels, H, W)` -> `(B, out_channels, ceil(H / 2), ceil(W / 2))`. The weight is that of the 1x1 convolution,
-    `(out_channels, 4 * in_channels, 1, 1)`, with the sub-bands in the order of `wavelet.py`.
+    `(B, in_channels, H, W)` -> `(B, out_channels, ceil(H / 2), ceil(W / 2))`. The weight is that of the 1x1
+    convolution, `(out_channels, 4 * in_channels, 1, 1)`, with the sub-bands in the order of `wavelet.py`.
+
+    Raises:
+        ImportError, ValueError: as `check_wavelet`.
     """
 
     def __init__(
@@ -116,9 +121,9 @@ class UpConv2d(nn.ConvTranspose2d):
         assert bias is not None  # for TorchScript
         if self.out_channels > 4:
             return F.conv_transpose2d(x, self.weight, bias, self.stride, self.padding)
-        # Few output channels leave the vector lanes of a transposed convolution empty. A kernel of stride + 2 reaches
-        # only the neighbouring inputs, so it is also a 3x3 convolution to one channel for each pixel of a
-        # stride x stride cell.
+        # Few output channels leave the vector lanes of a transposed convolution empty (measured on CPUs). A kernel of
+        # stride + 2 reaches only the neighbouring inputs, so it is also a 3x3 convolution to one channel for each
+        # pixel of a stride x stride cell.
         weight = F.pad(self.weight, [stride - 1] * 4)
         weight = weight.view(self.in_channels, self.out_channels, 3, stride, 3, stride).flip(2, 4)
         weight = weight.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
@@ -133,6 +138,7 @@ class WaveMixBlock(nn.Module):
     share of the channels. A depth-wise convolution mixes the levels.
 
     Raises:
+        ImportError, ValueError: as `check_wavelet`.
         ValueError: there are more levels than channels.
     """
 
@@ -182,6 +188,7 @@ class WaveMixLiteBlock(nn.Module):
     """WaveMix-Lite block, section 3.3 and figure 2 of the paper. `(B, dim, H, W)` -> `(B, dim, H, W)`.
 
     Raises:
+        ImportError, ValueError: as `check_wavelet`.
         ValueError: `levels` is not 1, or `dim` cannot be divided by 4.
     """
 
@@ -221,9 +228,9 @@ class WaveMixLiteBlock(nn.Module):
         return shortcut + self.drop_path(x)
 
     @torch.jit.ignore
-    def reparameterize(self):
+    def reparameterize(self) -> None:
         """Fold the batch norm into the transposed convolution, for inference."""
-        if type(self.norm) is not nn.BatchNorm2d:
+        if type(self.norm) is not nn.BatchNorm2d or not self.norm.track_running_stats:
             return
         self.up.weight, self.up.bias = fuse_conv_bn_weights(
             self.up.weight, self.up.bias, self.norm.running_mean, self.norm.running_var, self.norm.eps,
@@ -270,7 +277,8 @@ class WaveMix(nn.Module):
         block: Block type, `WaveMixBlock` or `WaveMixLiteBlock`.
         levels: DWT levels of a block. The paper takes as many as bring the image to 2x2.
         stem_stride: Stride of each of the two stem convolutions (the paper: 1 up to 64x64 pixels, 2 for 256x256).
-        img_size: Image size in pixels, only to check that it gives `levels`. Other sizes still work.
+        img_size: Image size in pixels, only to check that it gives `levels`. Other sizes still work. Where a
+            registered model is asked for other `levels` than its own, it defaults to the size of its pretrained_cfg.
         in_chans: Number of image channels.
         num_classes: Number of classes, 0 for no classifier.
         global_pool: Global pooling type, '' for none.
@@ -310,17 +318,17 @@ class WaveMix(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.in_chans = in_chans
-        self.num_features = self.head_hidden_size = dim
+        self.num_features = dim
         self.grad_checkpointing = False
 
         reduction = stem_stride ** 2
         if img_size is not None:
             # a level halves at least one side: the stem's map of n pixels along its longer side has ceil(log2(n))
-            max_levels = ((max(to_2tuple(img_size)) - 1) // reduction).bit_length()
+            max_levels = max(1, ((max(to_2tuple(img_size)) - 1) // reduction).bit_length())
             if levels > max_levels:
                 raise ValueError(
-                    f'levels={levels} is more than img_size={img_size} gives with stem_stride={stem_stride}: use '
-                    f'levels up to {max_levels}, or images of more than {reduction * 2 ** (levels - 1)} pixels.')
+                    f'levels={levels} is more than an image of img_size={img_size} gives: use levels up to '
+                    f'{max_levels}, or img_size={reduction * 2 ** (levels - 1) + 1} and more if your images have it.')
 
         self.stem = Stem(in_chans, dim, stem_stride, **dd)
         drop_path_rates = calculate_drop_path_rates(drop_path_rate, depth)
@@ -338,22 +346,24 @@ class WaveMix(nn.Module):
             for i in range(depth)])
         self.feature_info = [dict(num_chs=dim, reduction=reduction, module=f'blocks.{i}') for i in range(depth)]
         self.head = ClassifierHead(dim, num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd)
+        self.head_hidden_size = dim * self.head.global_pool.feat_mult()
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
         return dict(stem=r'^stem', blocks=r'^blocks\.(\d+)')
 
     @torch.jit.ignore
-    def set_grad_checkpointing(self, enable: bool = True):
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
         self.grad_checkpointing = enable
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
         return self.head.fc
 
-    def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None):
+    def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool)
+        self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
         self.head.to(self.stem[0].weight)
 
     def forward_intermediates(
@@ -406,7 +416,16 @@ class WaveMix(nn.Module):
             prune_norm: bool = False,
             prune_head: bool = True,
     ) -> List[int]:
-        """Prune the layers that the intermediates of these indices don't need."""
+        """Prune the layers that the intermediates of these indices don't need.
+
+        Args:
+            indices: As for `forward_intermediates`.
+            prune_norm: No effect, there is no final norm.
+            prune_head: Prune pooling and classifier too.
+
+        Returns:
+            The indices of the blocks whose outputs remain.
+        """
         take_indices, max_index = feature_take_indices(len(self.blocks), indices)
         self.blocks = self.blocks[:max_index + 1]
         if prune_head:
@@ -459,7 +478,7 @@ def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
         'first_conv': 'stem.0', 'classifier': 'head.fc',
         'paper_ids': 'arXiv:2203.03689',
         'paper_name': 'WaveMix: Resource-efficient Token Mixing for Images',
-        'origin_url': 'https://github.com/pranavphoenix/WaveMix', 'license': 'mit',
+        'license': 'mit',
         **kwargs
     }
 
@@ -480,6 +499,9 @@ default_cfgs = generate_default_cfgs({
 
 
 def _create_wavemix(variant: str, pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    if 'levels' in kwargs:
+        cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay'))
+        kwargs.setdefault('img_size', cfg.input_size[1:])
     try:
         return build_model_with_cfg(
             WaveMix, variant, pretrained,
@@ -487,9 +509,11 @@ def _create_wavemix(variant: str, pretrained: bool = False, **kwargs: Any) -> Wa
             feature_cfg=dict(out_indices=3, feature_cls='getter'),  # the last three of blocks that are all of one size
             **kwargs,
         )
-    except SafetensorError as e:  # says nothing of which file
+    except (SafetensorError, UnpicklingError, EOFError, LookupError) as e:  # what readers make of a damaged file
+        if not pretrained:
+            raise
         raise RuntimeError(
-            f'The weights of {variant} cannot be read, their file is damaged ({e}): fetch or install it again.') from e
+            f'The weights of {variant} cannot be read, their file is damaged ({e!r}): fetch or install it again.') from e
 
 
 @register_model
