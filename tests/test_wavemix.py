@@ -213,7 +213,12 @@ def test_grad_checkpointing_saves_less_and_changes_no_gradient(kwargs):
         model = create(proj_drop_rate=0., **kwargs).train()
         model.set_grad_checkpointing(enable)
         sizes = {}
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: (sizes.update({t.data_ptr(): t.numel()}), t)[1], lambda t: t):
+
+        def pack(tensor):
+            sizes[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             y = model(x)
         y.square().sum().backward()
         grads.append([p.grad for p in model.parameters()])

@@ -2,8 +2,8 @@
 
 The contract of every function here:
 
-* An image is `(B, C, H, W)` of floating point, its coefficients are `(B, 4 * C, ceil(H / 2), ceil(W / 2))`: the sub-bands LL, LH, HL, HH
-  stacked along the channels in this order, each with all C channels.
+* An image is `(B, C, H, W)` of floating point, its coefficients are `(B, 4 * C, ceil(H / 2), ceil(W / 2))`: the
+  sub-bands LL, LH, HL, HH stacked along the channels in this order, each with all C channels.
 * The first letter names the filter along the width, the second the one along the height, so LH answers to horizontal
   edges. PyWavelets calls the four cA, cH, cV, cD.
 * The Haar transform (`'haar'`, or `'db1'`) is orthonormal: coefficients keep the energy of the image, and a constant

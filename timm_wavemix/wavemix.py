@@ -513,7 +513,8 @@ def _create_wavemix(variant: str, pretrained: bool = False, **kwargs: Any) -> Wa
         if not pretrained:
             raise
         raise RuntimeError(
-            f'The weights of {variant} cannot be read, their file is damaged ({e!r}): fetch or install it again.') from e
+            f'The weights of {variant} cannot be read, their file is damaged ({e!r}): '
+            'fetch or install it again.') from e
 
 
 @register_model
