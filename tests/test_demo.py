@@ -1,0 +1,56 @@
+"""The README's first command: a table of real images, and a picture."""
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+DEMO = Path(__file__).parent.parent / 'scripts' / 'demo.py'
+IMAGES = sorted((DEMO.parent / 'demo_images').glob('*.png'))
+FASHION_MNIST = Path('/usr/share/datasets/fashion-mnist')
+FOLDERS = [
+    't_shirt_top', 'trouser', 'pullover', 'dress', 'coat', 'sandal', 'shirt', 'sneaker', 'bag', 'ankle_boot']
+
+
+def demo(folder, *args):
+    return subprocess.run(
+        [sys.executable, DEMO, '--device', 'cpu', *args], cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_table_and_picture(tmp_path):
+    result = demo(tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = [line.split() for line in result.stdout.splitlines() if line.split() and line.split()[0].isdigit()]
+    rows = [row for row in rows if 'right' not in row]
+    assert [int(row[0]) for row in rows] == [int(file.stem.split('_')[0]) for file in IMAGES]
+    assert all(0 <= float(row[-1] if row[-1] != 'wrong' else row[-2]) <= 1 for row in rows)
+    assert f'of {len(IMAGES)} right' in result.stdout and 'images/s' in result.stdout
+    picture = np.asarray(Image.open(tmp_path / 'demo.png').convert('L'))
+    assert min(picture.shape) > 500 and picture.std() > 20
+
+
+def test_a_picture_that_cannot_be_written_names_the_option(tmp_path):
+    result = demo(tmp_path, '--output', 'absent/demo.png')
+    assert result.returncode == 1
+    assert 'absent/demo.png cannot be written' in result.stderr and '--output' in result.stderr
+    assert 'Traceback' not in result.stderr
+
+
+def test_a_dozen_images_cover_every_class():
+    assert len(IMAGES) == 12
+    assert {file.stem.split('_', 1)[1] for file in IMAGES} == set(FOLDERS)
+
+
+@pytest.mark.skipif(not FASHION_MNIST.exists(), reason='needs `apt install dataset-fashion-mnist`')
+def test_images_are_those_of_the_test_split():
+    with gzip.open(FASHION_MNIST / 't10k-images-idx3-ubyte.gz') as file:
+        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
+    with gzip.open(FASHION_MNIST / 't10k-labels-idx1-ubyte.gz') as file:
+        labels = np.frombuffer(file.read(), np.uint8, offset=8)
+    for file in IMAGES:
+        index, name = file.stem.split('_', 1)
+        assert np.array_equal(np.asarray(Image.open(file)), images[int(index)]), file.name
+        assert FOLDERS[labels[int(index)]] == name
