@@ -14,6 +14,7 @@ from timm.optim import param_groups_layer_decay
 from timm.utils.model import reparameterize_model
 
 import timm_wavemix
+from timm_wavemix.wavemix import Dropout
 
 PARAM_COUNTS = {  # with 10 classes, the figures of the paper's table 1 unrounded
     'wavemix_16_5': 182_442,
@@ -198,6 +199,90 @@ def test_mlp_dropout(overrides, rate):
         assert (mlp.drop1.p, mlp.drop2.p) == (rate, rate)
     mlp = timm.create_model('wavemix_lite_128_7', **overrides).blocks[0].mlp
     assert (mlp.drop1.p, mlp.drop2.p) == (rate, 0.)  # figure 2 has one dropout
+
+
+@given(size=st.lists(st.integers(1, 9), min_size=1, max_size=4), p=st.floats(0., 1.), channels_last=st.booleans())
+@settings(deadline=None, max_examples=50)
+def test_dropout_keeps_scaled_values_or_zeros(size, p, channels_last):
+    x = torch.rand(size, dtype=torch.float64) + 1
+    if channels_last and x.ndim == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    x.requires_grad_()
+    y = Dropout(p)(x)
+    dropped = y == 0
+    y.sum().backward()
+    assert y.stride() == x.stride()
+    assert torch.equal(x.grad == 0, dropped)
+    torch.testing.assert_close(y, x * x.grad)
+    kept = x.grad[~dropped]
+    assert p < 1 or len(kept) == 0
+    if p < 0.99:  # nearer to 1 the rounding of the rate shows
+        torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - p)), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize('p', [0.1, 0.5, 0.95])
+def test_dropout_rate_and_independence(p):
+    n = 1_000_000
+    dropped = (Dropout(p)(torch.ones(n)) == 0).double()
+    deviation = (p * (1 - p) / n) ** 0.5
+    assert abs(dropped.mean() - p) < 5 * deviation
+    for lag in (1, 2, 3, 4, 5, 64):  # four neighbours come from one random integer
+        both = (dropped[lag:] * dropped[:-lag]).mean()
+        assert abs(both - p * p) < 5 * (p * p * (1 - p * p) / n) ** 0.5 + 2 * p * 5 * deviation
+    assert Dropout(p).eval()(torch.ones(9)).eq(1).all()
+
+
+def test_gradients_with_dropout_are_those_of_the_masks_that_were_drawn(kwargs):
+    model, x = create(proj_drop_rate=0.5, **kwargs).double().train(), images(2, 3, 12, 12).double()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.  # so that a second pass is the same function
+
+    def loss():
+        torch.manual_seed(1)
+        return model(x).square().sum()
+
+    loss().backward()
+    torch.manual_seed(2)
+    steps = [1e-6 * torch.randn_like(p) for p in model.parameters()]
+    slope = sum((p.grad * step).sum() for p, step in zip(model.parameters(), steps))
+    with torch.no_grad():
+        for p, step in zip(model.parameters(), steps):
+            p += step
+        above = loss()
+        for p, step in zip(model.parameters(), steps):
+            p -= 2 * step
+        below = loss()
+    torch.testing.assert_close(slope, (above - below) / 2, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_gradients_come_in_the_memory_format_of_their_maps(kwargs, memory_format):
+    model = create(**kwargs).train().to(memory_format=memory_format)
+    same = []
+    for block in model.blocks:
+        block.register_forward_hook(
+            lambda module, args, y: y.register_hook(lambda grad: same.append(grad.stride() == y.stride())) and None)
+    model(images(2, 3, 12, 12).contiguous(memory_format=memory_format)).sum().backward()
+    assert same == [True] * len(model.blocks)
+
+
+@pytest.mark.parametrize('name, share', [
+    ('wavemix_16_5', 0.06), ('wavemix_64_5', 0.20), ('wavemix_lite_128_7', 0.39), ('wavemix_lite_256_7', 0.70)])
+def test_training_keeps_a_share_of_what_a_resnet50_keeps(name, share):
+    resnet50 = 1557 * 2 ** 20 / 64  # bytes an image of 32x32 in fp32, with a 3x3 stem of stride 1 and no max-pool
+    model, batch = timm.create_model(name, pretrained=False), 16
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor  # keeps it alive, or its address could come again
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(images(batch, 3, 32, 32))
+    kept = sum(t.untyped_storage().nbytes() for address, t in kept.items() if address not in own)
+    assert kept / batch <= share * resnet50
 
 
 def test_device_and_dtype(kwargs):

@@ -21,6 +21,7 @@ from timm.layers import (
     calculate_drop_path_rates,
     get_act_layer,
     get_norm_layer,
+    register_notrace_module,
     to_2tuple,
 )
 from timm.models import (
@@ -33,7 +34,6 @@ from timm.models import (
 )
 from timm.models._features import feature_take_indices
 from torch import _assert
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .wavelet import check_wavelet, dwt2d, idwt2d, is_haar, low_pass, pad_to_even
 
@@ -71,6 +71,22 @@ class WaveletConv2d(nn.Conv2d):
         return F.conv2d(dwt2d(x, self.wavelet), self.weight, self.bias)
 
 
+@register_notrace_module  # torch.fx cannot trace control flow that depends on the device
+class Dropout(nn.Dropout):
+    """Dropout of any tensor. A rate between 0 and 1 is rounded to a multiple of 2^-16 between them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting() or x.device.type != 'cpu' or not self.training or self.p in (0., 1.):
+            return F.dropout(x, self.p, self.training)
+        # Drawing the mask on a CPU took longer than the rest of an MLP: torch draws one number after the other, on one
+        # thread. Here each of them is good for four elements.
+        bits = torch.randint(-2 ** 63, 2 ** 63 - 1, ((x.numel() + 3) // 4,), dtype=torch.int64).view(torch.int16)
+        like = torch.empty_like(x, dtype=torch.int16)
+        dropped = min(max(1, round(self.p * 2 ** 16)), 2 ** 16 - 1)
+        keep = bits.as_strided(like.shape, like.stride()) >= dropped - 2 ** 15
+        return x * keep.to(x.dtype).mul_(2 ** 16 / (2 ** 16 - dropped))
+
+
 class WaveletMlp(nn.Module):
     """DWT and the MLP of its level: two 1x1 convolutions on the stacked sub-bands, with an activation between.
 
@@ -93,9 +109,9 @@ class WaveletMlp(nn.Module):
         drop1, drop2 = to_2tuple(drop)
         self.fc1 = WaveletConv2d(in_features, hidden_features, wavelet, **dd)
         self.act = act_layer()
-        self.drop1 = nn.Dropout(drop1)
+        self.drop1 = Dropout(drop1)
         self.fc2 = nn.Conv2d(hidden_features, out_features, 1, **dd)
-        self.drop2 = nn.Dropout(drop2)
+        self.drop2 = Dropout(drop2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.fc1(x)
@@ -120,15 +136,34 @@ class UpConv2d(nn.ConvTranspose2d):
         stride, bias = self.stride[0], self.bias
         assert bias is not None  # for TorchScript
         if self.out_channels > 4:
-            return F.conv_transpose2d(x, self.weight, bias, self.stride, self.padding)
+            # oneDNN sums the gradient of a bias inside the convolution much more slowly than outside
+            return F.conv_transpose2d(x, self.weight, None, self.stride, self.padding).add_(bias[:, None, None])
         # Few output channels leave the vector lanes of a transposed convolution empty (measured on CPUs). A kernel of
         # stride + 2 reaches only the neighbouring inputs, so it is also a 3x3 convolution to one channel for each
         # pixel of a stride x stride cell.
         weight = F.pad(self.weight, [stride - 1] * 4)
         weight = weight.view(self.in_channels, self.out_channels, 3, stride, 3, stride).flip(2, 4)
-        weight = weight.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
-        x = F.conv2d(x, weight, bias.repeat_interleave(stride * stride), padding=1)
-        return F.pixel_shuffle(x, stride)
+        weight = weight.permute(3, 5, 1, 0, 2, 4).flatten(0, 2)
+        x = F.conv2d(x, weight, bias.repeat(stride * stride), padding=1)
+        # pixel shuffle in channels_last, where rows of a cell move as a whole
+        batch, _, height, width = x.shape
+        x = x.permute(0, 2, 3, 1).reshape(batch, height, width, stride, stride * self.out_channels)
+        x = x.transpose(2, 3).reshape(batch, stride * height, stride * width, self.out_channels)
+        return x.permute(0, 3, 1, 2)
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """Depth-wise convolution. `(B, channels, H, W)` -> `(B, channels, H, W)`."""
+
+    def __init__(self, channels: int, kernel_size: int, device=None, dtype=None):
+        super().__init__(
+            channels, channels, kernel_size, padding=kernel_size // 2, groups=channels, device=device, dtype=dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bias = self.bias
+        assert bias is not None  # for TorchScript
+        x = F.conv2d(x, self.weight, None, padding=self.padding, groups=self.groups)
+        return x.add_(bias[:, None, None])  # outside, as in UpConv2d
 
 
 class WaveMixBlock(nn.Module):
@@ -166,22 +201,40 @@ class WaveMixBlock(nn.Module):
         self.ups = nn.ModuleList([
             # the first dim % levels levels take one channel more
             UpConv2d(dim, (dim + levels - 1 - i) // levels, stride=2 ** (i + 1), **dd) for i in range(levels)])
-        self.conv_dw = nn.Conv2d(dim, dim, 5, padding=2, groups=dim, **dd)
+        self.conv_dw = DepthwiseConv2d(dim, 5, **dd)
         self.act = act_layer()
         self.norm = norm_layer(dim, **dd)
         self.drop_path = DropPath(drop_path) if drop_path > 0. else nn.Identity()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        height, width = x.shape[-2:]
-        shortcut = ll = x
+    def _mix_channels(self, ll: torch.Tensor) -> List[torch.Tensor]:
         outs = []
-        for i, (mlp, up) in enumerate(zip(self.mlps, self.ups)):
+        for i, mlp in enumerate(self.mlps):
             if i > 0:
                 ll = low_pass(ll, self.wavelet)
-            outs.append(up(mlp(ll))[..., :height, :width])
-        x = self.conv_dw(torch.cat(outs, dim=1))
-        x = self.norm(self.act(x))
-        return shortcut + self.drop_path(x)
+            outs.append(mlp(ll))
+        return outs
+
+    def _mix_levels(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.conv_dw(x))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        height, width = x.shape[-2:]
+        shortcut = x
+        # The backward pass computes the cheap parts again rather than keep what they hold, here and in WaveMix-Lite
+        if self.training and not torch.jit.is_scripting():
+            levels = checkpoint(self._mix_channels, x)
+        else:
+            levels = self._mix_channels(x)
+        outs = []
+        for i, up in enumerate(self.ups):
+            outs.append(up(levels[i])[..., :height, :width])
+        x = torch.cat(outs, dim=1)
+        if self.training and not torch.jit.is_scripting():
+            x = checkpoint(self._mix_levels, x)
+        else:
+            x = self._mix_levels(x)
+        x = self.norm(x)
+        return self.drop_path(x).add_(shortcut)
 
 
 class WaveMixLiteBlock(nn.Module):
@@ -218,23 +271,51 @@ class WaveMixLiteBlock(nn.Module):
         self.norm = norm_layer(dim, **dd)
         self.drop_path = DropPath(drop_path) if drop_path > 0. else nn.Identity()
 
+    def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.mlp(self.conv_pw(x))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         height, width = x.shape[-2:]
         shortcut = x
-        x = self.conv_pw(x)
-        x = self.mlp(x)
+        if self.training and not torch.jit.is_scripting():
+            x = checkpoint(self._feed_forward, x)
+        else:
+            x = self._feed_forward(x)
         x = self.up(x)[..., :height, :width]
-        x = self.norm(x)
-        return shortcut + self.drop_path(x)
+        if torch.jit.is_scripting() or self.training:
+            x = self.norm(x)
+        else:
+            x = self._norm_inference(x)
+        return self.drop_path(x).add_(shortcut)
+
+    @torch.jit.unused
+    def _norm_affine(self) -> Optional[Tuple[torch.Tensor, torch.Tensor]]:
+        """Scale and shift, each `(dim,)`, of a batch norm with its running statistics. None for other norms."""
+        norm = self.norm
+        if type(norm) is not nn.BatchNorm2d or not (norm.affine and norm.track_running_stats):
+            return None
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        return scale, norm.bias - norm.running_mean * scale
+
+    @torch.jit.unused
+    def _norm_inference(self, x: torch.Tensor) -> torch.Tensor:
+        affine = self._norm_affine()
+        if affine is None:
+            return self.norm(x)
+        # in place: to have a new map of this size from the system takes longer than to compute it
+        scale, shift = affine
+        return x.mul_(scale[:, None, None].to(x.dtype)).add_(shift[:, None, None].to(x.dtype))
 
     @torch.jit.ignore
     def reparameterize(self) -> None:
         """Fold the batch norm into the transposed convolution, for inference."""
-        if type(self.norm) is not nn.BatchNorm2d or not self.norm.track_running_stats:
+        affine = self._norm_affine()
+        if affine is None:
             return
-        self.up.weight, self.up.bias = fuse_conv_bn_weights(
-            self.up.weight, self.up.bias, self.norm.running_mean, self.norm.running_var, self.norm.eps,
-            self.norm.weight, self.norm.bias, transpose=True)
+        scale, shift = affine
+        with torch.no_grad():
+            self.up.weight.mul_(scale[:, None, None])
+            self.up.bias.mul_(scale).add_(shift)
         self.norm = nn.Identity()
 
 
@@ -263,6 +344,19 @@ class Stem(nn.Sequential):
         for conv in self:
             x = conv(x)
         return x
+
+
+class KeepGradFormat(torch.autograd.Function):
+    """Identity that hands back the gradient in the memory format of the input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        return grad.contiguous(memory_format=torch.channels_last if ctx.channels_last else torch.contiguous_format)
 
 
 class WaveMix(nn.Module):
@@ -438,6 +532,8 @@ class WaveMix(nn.Module):
             x = checkpoint_seq(self.blocks, x)
         else:
             x = self.blocks(x)
+        if self.training and not torch.jit.is_scripting():
+            x = KeepGradFormat.apply(x)
         return x
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
