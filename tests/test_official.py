@@ -1,4 +1,6 @@
 """The authors' published weights: against the authors' package, and through each way that weights reach a model."""
+import os
+import pickle
 import sys
 import types
 from pathlib import Path
@@ -7,8 +9,11 @@ import huggingface_hub
 import pytest
 import timm
 import torch
+import yaml
 
 import timm_wavemix  # noqa: F401  registers the models
+
+ROOT = Path(__file__).parent.parent
 
 # Arguments of the authors' class, and the number of parameters.
 OFFICIAL = {
@@ -29,7 +34,8 @@ OFFICIAL = {
     'wavemix_192_16_l3_p4.galaxy10': (dict(num_classes=10, depth=16, final_dim=192, level=3, patch_size=4), 27_666_538),
     'wavemix_256_16_l3_p4.in1k': (dict(num_classes=1000, depth=16, final_dim=256, level=3, patch_size=4), 49_416_808),
     'wavemix_256_16_l4.in1k': (dict(num_classes=1000, depth=16, final_dim=256, level=4, stride=2), 62_764_776),
-    'wavemix_256_12_l2_p8.places365': (dict(num_classes=365, depth=12, final_dim=256, level=2, patch_size=8), 28_449_261),
+    'wavemix_256_12_l2_p8.places365': (
+        dict(num_classes=365, depth=12, final_dim=256, level=2, patch_size=8), 28_449_261),
 }
 KINDS = [  # one model of each block and stem, made small for most tests
     'wavemix_lite_144_7.cifar10',
@@ -45,10 +51,9 @@ SMALL = dict(dim=16, depth=3)
 def official():
     """Creates models of the authors' package, whose parameters and batch-norm statistics are all random."""
     with pytest.MonkeyPatch.context() as patch:
-        if 'numpy.lib.function_base' not in sys.modules:  # gone in NumPy 2; the package imports it and uses nothing of it
-            stub = types.ModuleType('numpy.lib.function_base')
-            stub.hamming = None
-            patch.setitem(sys.modules, stub.__name__, stub)
+        stub = types.ModuleType('numpy.lib.function_base')  # gone in NumPy 2, imported by the package and not used
+        stub.hamming = None
+        patch.setitem(sys.modules, stub.__name__, stub)
         from wavemix.classification import WaveMix
 
     def create(name, dropout=0.5, **overrides):
@@ -138,12 +143,12 @@ def hub(tmp_path, monkeypatch):
     """Lays weights down as huggingface_hub would have cached them, and cuts the network."""
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
 
-    def put(name, weights):
+    def put(name, weights_file):
         cfg = timm.get_pretrained_cfg(name)
         repo = tmp_path / f'models--{cfg.hf_hub_id.replace("/", "--")}'
         file = repo / 'snapshots' / ('0' * 40) / cfg.hf_hub_filename
         file.parent.mkdir(parents=True)
-        torch.save(weights, file)
+        file.symlink_to(weights_file)
         (repo / 'refs').mkdir()
         (repo / 'refs' / 'main').write_text('0' * 40)
         return tmp_path
@@ -159,10 +164,11 @@ def test_weights_load_from_the_hub_a_file_or_memory(small, wrap, hub, tmp_path):
     name, expected = small
     x = images(2, 3, 64, 64)
     weights = wrap(expected.state_dict())
-    torch.save(weights, tmp_path / 'weights.pth')
-    from_hub = timm.create_model(name, pretrained=True, cache_dir=hub(name, weights), **SMALL).eval()
+    file = tmp_path / 'weights.pth'
+    torch.save(weights, file)
+    from_hub = timm.create_model(name, pretrained=True, cache_dir=hub(name, file), **SMALL).eval()
     assert_same(from_hub(x), expected(x))
-    assert torch.equal(load(name, file=tmp_path / 'weights.pth', **SMALL)(x), from_hub(x))
+    assert torch.equal(load(name, file=file, **SMALL)(x), from_hub(x))
     assert torch.equal(load(name, weights, **SMALL)(x), from_hub(x))
 
 
@@ -214,3 +220,74 @@ def test_weights_of_another_official_model_are_refused(official):
     weights = official('wavemix_192_16_l3_p4.in1k', final_dim=16, depth=3).state_dict()
     with pytest.raises(ValueError, match='not of this model'):
         load('wavemix_lite_192_16_p4.in1k', weights, **SMALL)
+
+
+class Hostile:
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return os.mkdir, (self.file,)
+
+
+def dump(weights, file):
+    file.write_bytes(pickle.dumps(weights, protocol=2))
+
+
+@pytest.mark.parametrize('save', [torch.save, dump], ids=['zip', 'bare pickle'])
+@pytest.mark.parametrize('where', ['hub', 'file'])
+def test_a_pickle_that_would_run_code_is_refused(official, convert, hub, tmp_path, save, where):
+    name, evil, out = 'wavemix_lite_144_7.cifar10', tmp_path / 'evil', tmp_path / 'out'
+    file = tmp_path / 'weights.pth'
+    weights = {**official(name).state_dict(), 'layers.0.reduction.bias': Hostile(str(evil))}
+    save(weights, file)
+    cache_dir = hub(name, file)
+    with pytest.raises((RuntimeError, pickle.UnpicklingError), match='weights_only'):
+        if where == 'hub':
+            timm.create_model(name, pretrained=True, cache_dir=cache_dir)
+        else:
+            convert(name, out, file)
+    assert not evil.exists() and not out.exists()
+
+
+# scripts/convert_official.py
+
+@pytest.fixture
+def convert(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'scripts')
+    import convert_official
+    return convert_official.convert
+
+
+@pytest.mark.parametrize('name', ['wavemix_lite_256_8.cifar100', 'wavemix_192_16_l3_p4.tiny_imagenet_64'])
+def test_a_converted_folder_is_the_model(official, convert, tmp_path, name):
+    expected = official(name)
+    torch.save(expected.state_dict(), tmp_path / 'weights.pth')
+    folder = tmp_path / name
+    convert(name, folder, tmp_path / 'weights.pth')
+    assert {path.name for path in folder.iterdir()} == {'model.safetensors', 'config.json', 'README.md'}
+
+    model = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
+    x = images(1, 3, 32, 32)
+    assert_same(model(x), expected(x))
+    cfg, converted = timm.get_pretrained_cfg(name), model.pretrained_cfg
+    for key in 'num_classes', 'input_size', 'mean', 'std', 'crop_pct', 'interpolation', 'license':
+        value = converted[key]
+        assert (tuple(value) if isinstance(value, list) else value) == getattr(cfg, key), key
+
+
+@pytest.mark.parametrize('name', OFFICIAL)
+def test_a_card_says_whose_the_figures_are(convert, name):
+    import convert_official
+    card = convert_official.card(name)
+    _, metadata, text = card.split('---\n', 2)
+    assert yaml.safe_load(metadata)['license'] == 'mit'
+    config = yaml.safe_load((ROOT / 'hub_configs' / f'{name}.yaml').read_text())
+    assert f"{config['metrics']['top1']:.2f} %, the authors' claim, not measured by us" in text
+    assert ('assumed' in text) == (not config['preprocessing']['input_known'])
+
+
+def test_only_official_weights_convert(convert, tmp_path):
+    with pytest.raises(ValueError, match='no weights of wavemix_16_5.fashion_mnist: choose from .*_256_16_l4.in1k'):
+        convert('wavemix_16_5.fashion_mnist', tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
