@@ -17,7 +17,7 @@ HUB_CONFIGS = Path(__file__).parent.parent / 'hub_configs'
 USAGE = '''\
 ```python
 import timm
-import timm_wavemix  # registers the models; pip install timm-wavemix
+import timm_wavemix  # registers the models
 
 model = timm.create_model('{name}', pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))

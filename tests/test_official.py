@@ -2,7 +2,6 @@
 import os
 import pickle
 import sys
-import types
 from pathlib import Path
 
 import huggingface_hub
@@ -14,6 +13,10 @@ import yaml
 import timm_wavemix  # noqa: F401  registers the models
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / 'scripts'))
+
+import convert_official  # noqa: E402
+import references  # noqa: E402
 
 # Arguments of the authors' class, and the number of parameters.
 OFFICIAL = {
@@ -47,34 +50,24 @@ KINDS = [  # one model of each block and stem, made small for most tests
 SMALL = dict(dim=16, depth=3)
 
 
-@pytest.fixture(scope='module')
-def official():
-    """Creates models of the authors' package, whose parameters and batch-norm statistics are all random."""
-    with pytest.MonkeyPatch.context() as patch:
-        stub = types.ModuleType('numpy.lib.function_base')  # gone in NumPy 2, imported by the package and not used
-        stub.hamming = None
-        patch.setitem(sys.modules, stub.__name__, stub)
-        from wavemix.classification import WaveMix
-
-    def create(name, dropout=0.5, **overrides):
-        torch.manual_seed(0)
-        kwargs = {**OFFICIAL[name][0], **overrides}
-        model = WaveMix(
-            initial_conv='pachify' if 'patch_size' in kwargs else 'strided', ff_channel=kwargs['final_dim'],
-            dropout=dropout, **kwargs)
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                torch.nn.init.uniform_(module.weight, 0.5, 2.)
-                torch.nn.init.normal_(module.bias)
-                module.running_mean.normal_()
-                module.running_var.uniform_(0.5, 2.)
-        return model.eval()
-
-    return create
+def official(name, dropout=0.5, **overrides):
+    """A model of the authors' package, whose parameters and batch-norm statistics are all random."""
+    torch.manual_seed(0)
+    kwargs = {**OFFICIAL[name][0], **overrides}
+    model = references.authors_class()(
+        initial_conv='pachify' if 'patch_size' in kwargs else 'strided', ff_channel=kwargs['final_dim'],
+        dropout=dropout, **kwargs)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 2.)
+            torch.nn.init.normal_(module.bias)
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.)
+    return model.eval()
 
 
 @pytest.fixture(params=KINDS)
-def small(request, official):
+def small(request):
     """Name and the authors' version of a small model."""
     return request.param, official(request.param, final_dim=SMALL['dim'], depth=SMALL['depth'])
 
@@ -100,7 +93,7 @@ def smallest_size(model):
 # The models
 
 @pytest.mark.parametrize('name', OFFICIAL)
-def test_logits_and_parameter_count_are_those_of_the_authors_package(official, name):
+def test_logits_and_parameter_count_are_those_of_the_authors_package(name):
     expected = official(name)
     model = load(name, expected.state_dict())
     assert sum(p.numel() for p in model.parameters()) == OFFICIAL[name][1]
@@ -111,7 +104,7 @@ def test_logits_and_parameter_count_are_those_of_the_authors_package(official, n
 
 
 @pytest.mark.parametrize('name', KINDS)
-def test_training_gradients_are_those_of_the_authors_package(official, name):
+def test_training_gradients_are_those_of_the_authors_package(name):
     expected = official(name, dropout=0., final_dim=SMALL['dim'], depth=SMALL['depth'])
     model = load(name, expected.state_dict(), proj_drop_rate=0., **SMALL)
     x = images(3, 3, smallest_size(model), 2 * smallest_size(model))
@@ -208,7 +201,7 @@ def test_other_heads_keep_the_features(small):
      '1 keys .* first blocks.0.mlps.1.fc1.weight'),
     (lambda weights: weights.update(epoch=3), '1 keys .* first epoch'),
 ], ids=['missing', 'unknown', 'shape', 'no tensor'])
-def test_official_weights_that_misfit_name_the_first_keys(official, damage, message):
+def test_official_weights_that_misfit_name_the_first_keys(damage, message):
     name = 'wavemix_192_16_l3_p4.in1k'
     weights = official(name, final_dim=16, depth=3).state_dict()
     damage(weights)
@@ -216,7 +209,7 @@ def test_official_weights_that_misfit_name_the_first_keys(official, damage, mess
         load(name, weights, features_only=True, **SMALL)
 
 
-def test_weights_of_another_official_model_are_refused(official):
+def test_weights_of_another_official_model_are_refused():
     weights = official('wavemix_192_16_l3_p4.in1k', final_dim=16, depth=3).state_dict()
     with pytest.raises(ValueError, match='not of this model'):
         load('wavemix_lite_192_16_p4.in1k', weights, **SMALL)
@@ -236,7 +229,7 @@ def dump(weights, file):
 
 @pytest.mark.parametrize('save', [torch.save, dump], ids=['zip', 'bare pickle'])
 @pytest.mark.parametrize('where', ['hub', 'file'])
-def test_a_pickle_that_would_run_code_is_refused(official, convert, hub, tmp_path, save, where):
+def test_a_pickle_that_would_run_code_is_refused(hub, tmp_path, save, where):
     name, evil, out = 'wavemix_lite_144_7.cifar10', tmp_path / 'evil', tmp_path / 'out'
     file = tmp_path / 'weights.pth'
     weights = {**official(name).state_dict(), 'layers.0.reduction.bias': Hostile(str(evil))}
@@ -246,25 +239,18 @@ def test_a_pickle_that_would_run_code_is_refused(official, convert, hub, tmp_pat
         if where == 'hub':
             timm.create_model(name, pretrained=True, cache_dir=cache_dir)
         else:
-            convert(name, out, file)
+            convert_official.convert(name, out, file)
     assert not evil.exists() and not out.exists()
 
 
 # scripts/convert_official.py
 
-@pytest.fixture
-def convert(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / 'scripts')
-    import convert_official
-    return convert_official.convert
-
-
 @pytest.mark.parametrize('name', ['wavemix_lite_256_8.cifar100', 'wavemix_192_16_l3_p4.tiny_imagenet_64'])
-def test_a_converted_folder_is_the_model(official, convert, tmp_path, name):
+def test_a_converted_folder_is_the_model(tmp_path, name):
     expected = official(name)
     torch.save(expected.state_dict(), tmp_path / 'weights.pth')
     folder = tmp_path / name
-    convert(name, folder, tmp_path / 'weights.pth')
+    convert_official.convert(name, folder, tmp_path / 'weights.pth')
     assert {path.name for path in folder.iterdir()} == {'model.safetensors', 'config.json', 'README.md'}
 
     model = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
@@ -277,8 +263,7 @@ def test_a_converted_folder_is_the_model(official, convert, tmp_path, name):
 
 
 @pytest.mark.parametrize('name', OFFICIAL)
-def test_a_card_says_whose_the_figures_are(convert, name):
-    import convert_official
+def test_a_card_says_whose_the_figures_are(name):
     card = convert_official.card(name)
     _, metadata, text = card.split('---\n', 2)
     assert yaml.safe_load(metadata)['license'] == 'mit'
@@ -287,7 +272,7 @@ def test_a_card_says_whose_the_figures_are(convert, name):
     assert ('assumed' in text) == (not config['preprocessing']['input_known'])
 
 
-def test_only_official_weights_convert(convert, tmp_path):
+def test_only_official_weights_convert(tmp_path):
     with pytest.raises(ValueError, match='no weights of wavemix_16_5.fashion_mnist: choose from .*_256_16_l4.in1k'):
-        convert('wavemix_16_5.fashion_mnist', tmp_path / 'out')
+        convert_official.convert('wavemix_16_5.fashion_mnist', tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
