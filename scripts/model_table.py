@@ -1,7 +1,7 @@
 """Print the README's table of models: parameters, GMACs and activations of one image at the model's own size.
 
 GMACs and activations are counted by fvcore, as in timm's benchmark.py, over the operations that really run.
-Accuracies are those of hub_configs/.
+Accuracies are those of hub_configs/, marked where they are claims of others.
 """
 import logging
 from pathlib import Path
@@ -24,8 +24,10 @@ def row(name: str) -> str:
     params = sum(p.numel() for p in model.parameters()) / 1e6
     gmacs = FlopCountAnalysis(model, x).total() / 1e9
     activations = ActivationCountAnalysis(model, x).total() / 1e6
-    config = HUB_CONFIGS / f'{name}.yaml'
-    top1 = f"{yaml.safe_load(config.read_text())['metrics']['top1']:.2f} %" if config.exists() else 'no weights'
+    config, top1 = HUB_CONFIGS / f'{name}.yaml', 'no weights'
+    if config.exists():
+        metrics = yaml.safe_load(config.read_text())['metrics']
+        top1 = f"{metrics['top1']:.2f} %{' (claim)' if 'source' in metrics else ''}"
     name = name.removesuffix('.untrained')
     return f'| `{name}` | {params:.2f} | {gmacs:.3f} | {activations:.2f} | {"x".join(map(str, size))} | {top1} |'
 

@@ -5,7 +5,7 @@ Both need packages that the models themselves don't: pytorch_wavelets, and the a
 import sys
 from collections import OrderedDict
 from types import ModuleType
-from typing import Any, Dict
+from typing import Any, Type
 
 import numpy as np
 import timm
@@ -56,18 +56,21 @@ def plain_model(name: str) -> nn.Module:
     return timm.create_model(name, num_classes=10, block=PlainBlock)
 
 
-def authors_model(dim: int, depth: int, device: torch.device) -> nn.Module:
-    """The WaveMix-Lite model of the authors' package `wavemix`, 10 classes, with the stem of the paper."""
+def authors_class() -> Type[nn.Module]:
+    """The classifier of the authors' package `wavemix`."""
     try:
         import numpy.lib.function_base  # noqa: F401
     except ImportError:  # gone in NumPy 2; wavemix imports a function from it that it never calls
         module = ModuleType('numpy.lib.function_base')
         module.hamming = np.hamming
         sys.modules[module.__name__] = module
-    import wavemix
     from wavemix.classification import WaveMix
-    wavemix.xf1.to(device)  # the DWT of all its level-1 blocks, which goes to the GPU wherever there is one
-    return WaveMix(
+    return WaveMix
+
+
+def authors_model(dim: int, depth: int, device: torch.device) -> nn.Module:
+    """The WaveMix-Lite model of the authors' package `wavemix`, 10 classes, with the stem of the paper."""
+    model = authors_class()(
         num_classes=10,
         depth=depth,
         mult=2,
@@ -78,21 +81,6 @@ def authors_model(dim: int, depth: int, device: torch.device) -> nn.Module:
         initial_conv='strided',
         stride=1,
     ).to(device)
-
-
-def to_authors(state_dict: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
-    """The state dict of one of our WaveMix-Lite models, for `authors_model`."""
-    names = {
-        'stem.': 'conv.', 'blocks.': 'layers.', 'conv_pw.': 'reduction.', 'mlp.fc1.': 'feedforward.0.',
-        'mlp.fc2.': 'feedforward.3.', 'up.': 'feedforward.4.', 'norm.': 'feedforward.5.', 'head.fc.': 'pool.2.',
-    }
-    converted = {}
-    for name, value in state_dict.items():
-        if name.endswith('mlp.fc1.weight'):
-            # their sub-bands are LL of all channels, then LH, HL, HH channel by channel
-            ll, *highs = value.chunk(4, dim=1)
-            value = torch.cat([ll, torch.stack(highs, dim=2).flatten(1, 2)], dim=1)
-        for ours, theirs in names.items():
-            name = name.replace(ours, theirs)
-        converted[name] = value
-    return converted
+    import wavemix
+    wavemix.xf1.to(device)  # the DWT of all its level-1 blocks, which goes to the GPU wherever there is one
+    return model

@@ -18,7 +18,8 @@ WORLD_SIZE = 2
 @pytest.fixture(params=[
     dict(model_name='wavemix_16_5'),
     dict(model_name='wavemix_lite_128_7', dim=16, depth=3),
-], ids=['wavemix', 'lite'])
+    dict(model_name='wavemix_192_16_l3_p4', dim=16, depth=3),
+], ids=['wavemix', 'lite', 'cascade'])
 def kwargs(request):
     return request.param
 

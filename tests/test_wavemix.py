@@ -1,4 +1,4 @@
-"""The models: against the blocks of the paper written out with pytorch_wavelets, and through timm's surface."""
+"""The models: against the blocks of the papers written out with pytorch_wavelets, and through timm's surface."""
 import copy
 import re
 import sys
@@ -27,6 +27,7 @@ PARAM_COUNTS = {  # with 10 classes, the figures of the paper's table 1 unrounde
 SMALL = {  # one model of each block, small enough to run in every test
     'wavemix': dict(model_name='wavemix_16_5', num_classes=10),
     'lite': dict(model_name='wavemix_lite_128_7', dim=16, depth=3, num_classes=10),
+    'cascade': dict(model_name='wavemix_192_16_l3_p4', dim=16, depth=3, patch_size=1, num_classes=10),
 }
 
 
@@ -52,7 +53,7 @@ def images(*size):
     return torch.randn(*size, generator=torch.Generator().manual_seed(1))
 
 
-# The paper's forward pass, from the parameters of a model and nothing else of it.
+# The papers' forward pass, from the parameters of a model and nothing else of it.
 
 def dwt(x, wavelet='db1'):
     mode = 'zero' if wavelet == 'db1' else 'periodization'
@@ -92,10 +93,28 @@ def paper_lite_block(params, name, x, training, wavelet):
     return x + norm(params, f'{name}.norm', y, training)
 
 
+def paper_cascade_block(params, name, x, training, wavelet):
+    lls, coeffs = [conv(params, f'{name}.conv_pw', x)], []
+    for level in range(3):
+        ll, stacked = dwt(lls[-1], wavelet)
+        lls.append(ll)
+        coeffs.append(stacked)
+    for i, level in enumerate([2, 1, 0]):
+        stacked = coeffs[level] if i == 0 else torch.cat([coeffs[level], y], 1)
+        y = conv(params, f'{name}.mlps.{i}.fc2', F.gelu(conv(params, f'{name}.mlps.{i}.fc1', stacked)))
+        y = norm(params, f'{name}.norms.{i}', up(params, f'{name}.ups.{i}', y, 2, lls[level].shape[2:]), training)
+    return x + y
+
+
 def paper_forward(model, x, wavelet='db1'):
     params = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    block = paper_lite_block if 'blocks.0.conv_pw.weight' in params else paper_wavemix_block
+    block = {
+        'WaveMixBlock': paper_wavemix_block, 'WaveMixLiteBlock': paper_lite_block,
+        'WaveMixCascadeBlock': paper_cascade_block}[type(model.blocks[0]).__name__]
     x = conv(params, 'stem.1', conv(params, 'stem.0', x, padding=1), padding=1)
+    if 'stem.2.weight' in params:
+        x = conv(params, 'stem.2', x, stride=params['stem.2.weight'].shape[-1])
+        x = norm(params, 'stem.4', F.gelu(x), model.training)
     for i in range(len(model.blocks)):
         x = block(params, f'blocks.{i}', x, model.training, wavelet)
     return F.linear(x.mean((2, 3)), params['head.fc.weight'], params['head.fc.bias'])
@@ -132,7 +151,8 @@ def test_parameter_counts_with_the_papers_100_classes(name, count):
 
 
 def test_every_registered_model_has_a_count():
-    assert set(timm.list_models(module='wavemix')) == set(PARAM_COUNTS)
+    official = {name for name in timm.list_models(module='wavemix') if timm.get_pretrained_cfg(name).hf_hub_id}
+    assert set(timm.list_models(module='wavemix')) - official == set(PARAM_COUNTS)  # theirs are in test_official.py
 
 
 @given(size=st.tuples(st.integers(1, 40), st.integers(1, 40)))
@@ -171,6 +191,15 @@ def test_stem_strides_bring_256_pixels_to_64():
     assert model.feature_info[0]['reduction'] == 4
 
 
+@pytest.mark.parametrize('size, map_size', [((32, 32), (8, 8)), ((4, 7), (1, 1)), ((30, 41), (7, 10))])
+def test_patches_reduce_the_map_and_leave_out_what_fills_none(size, map_size):
+    model = create(**{**SMALL['cascade'], 'patch_size': 4})
+    x = images(2, 3, *size)
+    assert model.forward_features(x).shape[2:] == map_size
+    assert model.feature_info[0]['reduction'] == 4
+    torch.testing.assert_close(model(x), paper_forward(model, x), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize('wavelet', ['db2', 'bior2.2'])
 def test_another_wavelet_shares_the_weights(kwargs, wavelet):
     haar, other = create(**kwargs), create(wavelet=wavelet, **kwargs)
@@ -199,6 +228,8 @@ def test_mlp_dropout(overrides, rate):
         assert (mlp.drop1.p, mlp.drop2.p) == (rate, rate)
     mlp = timm.create_model('wavemix_lite_128_7', **overrides).blocks[0].mlp
     assert (mlp.drop1.p, mlp.drop2.p) == (rate, 0.)  # figure 2 has one dropout
+    for mlp in timm.create_model('wavemix_192_16_l3_p4', depth=1, **overrides).blocks[0].mlps:
+        assert (mlp.drop1.p, mlp.drop2.p) == (rate, 0.)
 
 
 @given(size=st.lists(st.integers(1, 9), min_size=1, max_size=4), p=st.floats(0., 1.), channels_last=st.booleans())
@@ -320,14 +351,16 @@ def test_reparameterized_model_is_the_same(kwargs):
     torch.testing.assert_close(fused(x), model(x), rtol=1e-5, atol=1e-5)
 
 
-def test_reparameterization_folds_every_lite_batch_norm():
-    fused = reparameterize_model(create(**SMALL['lite']))
-    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in fused.modules())
+@pytest.mark.parametrize('block', ['lite', 'cascade'])
+def test_reparameterization_folds_every_batch_norm_of_a_block(block):
+    fused = reparameterize_model(create(**SMALL[block]))
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in fused.blocks.modules())
     assert all(p.is_leaf for p in fused.parameters())
 
 
-def test_reparameterization_leaves_other_norms_alone():
-    model = create(norm_layer='groupnorm1', **SMALL['lite'])
+@pytest.mark.parametrize('block', ['lite', 'cascade'])
+def test_reparameterization_leaves_other_norms_alone(block):
+    model = create(norm_layer='groupnorm1', **SMALL[block])
     x = images(2, 3, 8, 8)
     assert torch.equal(reparameterize_model(model)(x), model(x))
 
@@ -431,8 +464,12 @@ def test_onnx(kwargs, tmp_path):
     (dict(model_name='wavemix_16_5', levels=6, img_size=32), 'use levels up to 5, or img_size=33'),
     (dict(model_name='wavemix_16_5', levels=6), 'more than an image of img_size=(28, 28) gives: use levels up to 5'),
     (dict(model_name='wavemix_16_5', levels=4, stem_stride=2, img_size=20), 'use levels up to 3, or img_size=33'),
-    (dict(model_name='wavemix_16_5', dim=15), 'use an even number, such as 16'),
+    (dict(model_name='wavemix_192_16_l3_p4', levels=7), 'use levels up to 6, or img_size=260'),
+    (dict(model_name='wavemix_16_5', dim=15), 'use a multiple of 2, such as 16'),
+    (dict(model_name='wavemix_16_5', dim=14, patch_size=4), 'use a multiple of 4, such as 16'),
     (dict(model_name='wavemix_lite_128_7', levels=2), 'levels=1, not 2'),
+    (dict(model_name='wavemix_256_16_l4', levels=0), 'levels must be from 1'),
+    (dict(model_name='wavemix_256_16_l4', dim=130), 'multiple of 4, such as 132'),
     (dict(model_name='wavemix_lite_128_7', dim=130), 'multiple of 4, such as 132'),
     (dict(model_name='wavemix_16_5', wavelet='harr'), "Unknown wavelet 'harr'"),
 ])
@@ -446,6 +483,10 @@ def test_levels_that_the_image_gives_are_accepted(levels, img_size):
     timm.create_model('wavemix_16_5', levels=levels, img_size=img_size, device='meta')
 
 
+def test_levels_that_the_patches_give_are_accepted():
+    timm.create_model('wavemix_192_16_l3_p4', levels=7, img_size=260, device='meta')
+
+
 def test_missing_wavelet_extra_is_named_when_the_model_is_made(monkeypatch):
     monkeypatch.setitem(sys.modules, 'pytorch_wavelets', None)
     with pytest.raises(ImportError, match=r'pip install timm-wavemix\[wavelets\]'):
@@ -453,13 +494,19 @@ def test_missing_wavelet_extra_is_named_when_the_model_is_made(monkeypatch):
 
 
 def test_unknown_keyword_raises():
-    with pytest.raises(TypeError, match='patch_size'):
-        timm.create_model('wavemix_16_5', patch_size=4)
+    with pytest.raises(TypeError, match='window_size'):
+        timm.create_model('wavemix_16_5', window_size=4)
 
 
 def test_wrong_channel_count_names_the_fix(kwargs):
     with pytest.raises(AssertionError, match='1 channels, the model takes 3: create it with in_chans=1'):
         timm.create_model(**kwargs)(images(1, 1, 28, 28))
+
+
+def test_an_image_smaller_than_a_patch_names_the_fix():
+    model = timm.create_model('wavemix_192_16_l3_p4', dim=16, depth=1)
+    with pytest.raises(AssertionError, match='9x3 pixels has no whole patch: resize the images to at least 4x4'):
+        model(images(1, 3, 9, 3))
 
 
 @pytest.mark.parametrize('name, message', [

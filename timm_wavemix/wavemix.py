@@ -1,11 +1,17 @@
 """WaveMix: image classification with a fixed 2-D wavelet transform as token mixer.
 
-Paper: `WaveMix: Resource-efficient Token Mixing for Images` - https://arxiv.org/abs/2203.03689
+Papers:
+    `WaveMix: Resource-efficient Token Mixing for Images` - https://arxiv.org/abs/2203.03689
+    `WaveMix: A Resource-efficient Neural Network for Image Analysis` - https://arxiv.org/abs/2205.14375
+Official code and weights: https://github.com/pranavphoenix/WaveMix, https://huggingface.co/cloudwalker/wavemix
 
 A model is a stem of two 3x3 convolutions, a stack of WaveMix (section 3.2) or WaveMix-Lite (section 3.3) blocks that
 keep the size of the map, global average pooling and a linear classifier. It takes images of any size.
 Where the text of the paper leaves a width open, it is the one that gives the parameter counts of table 1.
+The second paper's models, which are those of the official weights, have WaveMix-Lite or cascaded blocks, and most of
+them patches at the end of the stem.
 """
+import re
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Dict, List, Optional, Tuple, Type, Union
@@ -14,6 +20,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from safetensors import SafetensorError
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import (
     ClassifierHead,
     DropPath,
@@ -41,10 +48,11 @@ __all__ = ['WaveMix']
 
 
 class WaveletConv2d(nn.Conv2d):
-    """1x1 convolution of the sub-bands of a one-level DWT.
+    """1x1 convolution of the sub-bands of a one-level DWT, and of a map of their size stacked after them, if any.
 
-    `(B, in_channels, H, W)` -> `(B, out_channels, ceil(H / 2), ceil(W / 2))`. The weight is that of the 1x1
-    convolution, `(out_channels, 4 * in_channels, 1, 1)`, with the sub-bands in the order of `wavelet.py`.
+    `(B, in_channels, H, W)` and `(B, extra_channels, ceil(H / 2), ceil(W / 2))` ->
+    `(B, out_channels, ceil(H / 2), ceil(W / 2))`. The weight is that of the 1x1 convolution,
+    `(out_channels, 4 * in_channels + extra_channels, 1, 1)`, with the sub-bands in the order of `wavelet.py`.
 
     Raises:
         ImportError, ValueError: as `check_wavelet`.
@@ -55,20 +63,25 @@ class WaveletConv2d(nn.Conv2d):
             in_channels: int,
             out_channels: int,
             wavelet: str = 'haar',
+            extra_channels: int = 0,
             device=None,
             dtype=None,
     ):
         check_wavelet(wavelet)
-        super().__init__(4 * in_channels, out_channels, 1, device=device, dtype=dtype)
+        super().__init__(4 * in_channels + extra_channels, out_channels, 1, device=device, dtype=dtype)
         self.wavelet = wavelet
+        self.coeff_channels = 4 * in_channels
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, extra: Optional[torch.Tensor] = None) -> torch.Tensor:
         if is_haar(self.wavelet):
             # The orthonormal transform moves to the other side of the inner product: mixing the coefficients of a
             # 2x2 cell with a weight is mixing its pixels with the inverse transform of that weight. So the whole is
             # one strided convolution, and the coefficients are never written to memory.
-            return F.conv2d(pad_to_even(x), idwt2d(self.weight), self.bias, stride=2)
-        return F.conv2d(dwt2d(x, self.wavelet), self.weight, self.bias)
+            weight = idwt2d(self.weight[:, :self.coeff_channels])
+            x = F.conv2d(pad_to_even(x), weight, self.bias, stride=2)
+            return x if extra is None else x + F.conv2d(extra, self.weight[:, self.coeff_channels:])
+        x = dwt2d(x, self.wavelet)
+        return F.conv2d(x if extra is None else torch.cat([x, extra], dim=1), self.weight, self.bias)
 
 
 @register_notrace_module  # torch.fx cannot trace control flow that depends on the device
@@ -90,7 +103,8 @@ class Dropout(nn.Dropout):
 class WaveletMlp(nn.Module):
     """DWT and the MLP of its level: two 1x1 convolutions on the stacked sub-bands, with an activation between.
 
-    `(B, in_features, H, W)` -> `(B, out_features, ceil(H / 2), ceil(W / 2))`.
+    `(B, in_features, H, W)` -> `(B, out_features, ceil(H / 2), ceil(W / 2))`. A map `extra`, of `extra_features`
+    channels and the size of the output, is stacked after the sub-bands.
     """
 
     def __init__(
@@ -101,25 +115,46 @@ class WaveletMlp(nn.Module):
             wavelet: str = 'haar',
             act_layer: Type[nn.Module] = nn.GELU,
             drop: Union[float, Tuple[float, float]] = 0.,
+            extra_features: int = 0,
             device=None,
             dtype=None,
     ):
         dd = {'device': device, 'dtype': dtype}
         super().__init__()
         drop1, drop2 = to_2tuple(drop)
-        self.fc1 = WaveletConv2d(in_features, hidden_features, wavelet, **dd)
+        self.fc1 = WaveletConv2d(in_features, hidden_features, wavelet, extra_features, **dd)
         self.act = act_layer()
         self.drop1 = Dropout(drop1)
         self.fc2 = nn.Conv2d(hidden_features, out_features, 1, **dd)
         self.drop2 = Dropout(drop2)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.fc1(x)
+    def forward(self, x: torch.Tensor, extra: Optional[torch.Tensor] = None) -> torch.Tensor:
+        x = self.fc1(x, extra)
         x = self.act(x)
         x = self.drop1(x)
         x = self.fc2(x)
         x = self.drop2(x)
         return x
+
+
+def norm_affine(norm: nn.Module) -> Optional[Tuple[torch.Tensor, torch.Tensor]]:
+    """Scale and shift, each `(channels,)`, of a batch norm with its running statistics. None for any other norm."""
+    if type(norm) is not nn.BatchNorm2d or not (norm.affine and norm.track_running_stats):
+        return None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    return scale, norm.bias - norm.running_mean * scale
+
+
+def norm_inplace(x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
+    """Norm of a map that nothing else needs: `x` is overwritten where that is possible.
+
+    To get the memory of another large map from the system takes a CPU longer than the arithmetic.
+    """
+    affine = None if norm.training else norm_affine(norm)
+    if affine is None:
+        return norm(x)
+    scale, shift = affine
+    return x.mul_(scale[:, None, None].to(x.dtype)).add_(shift[:, None, None].to(x.dtype))
 
 
 class UpConv2d(nn.ConvTranspose2d):
@@ -150,6 +185,22 @@ class UpConv2d(nn.ConvTranspose2d):
         x = x.permute(0, 2, 3, 1).reshape(batch, height, width, stride, stride * self.out_channels)
         x = x.transpose(2, 3).reshape(batch, stride * height, stride * width, self.out_channels)
         return x.permute(0, 3, 1, 2)
+
+    @torch.jit.ignore
+    def fold_norm(self, norm: nn.Module) -> nn.Module:
+        """Take a batch norm of the output into the weights, for inference.
+
+        Returns:
+            What is left of the norm: the identity, or `norm` itself if it is of another kind.
+        """
+        affine = norm_affine(norm)
+        if affine is None:
+            return norm
+        scale, shift = affine
+        with torch.no_grad():
+            self.weight.mul_(scale[:, None, None])
+            self.bias.mul_(scale).add_(shift)
+        return nn.Identity()
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -282,67 +333,137 @@ class WaveMixLiteBlock(nn.Module):
         else:
             x = self._feed_forward(x)
         x = self.up(x)[..., :height, :width]
-        if torch.jit.is_scripting() or self.training:
+        if torch.jit.is_scripting():
             x = self.norm(x)
         else:
-            x = self._norm_inference(x)
+            x = norm_inplace(x, self.norm)
         return self.drop_path(x).add_(shortcut)
-
-    @torch.jit.unused
-    def _norm_affine(self) -> Optional[Tuple[torch.Tensor, torch.Tensor]]:
-        """Scale and shift, each `(dim,)`, of a batch norm with its running statistics. None for other norms."""
-        norm = self.norm
-        if type(norm) is not nn.BatchNorm2d or not (norm.affine and norm.track_running_stats):
-            return None
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        return scale, norm.bias - norm.running_mean * scale
-
-    @torch.jit.unused
-    def _norm_inference(self, x: torch.Tensor) -> torch.Tensor:
-        affine = self._norm_affine()
-        if affine is None:
-            return self.norm(x)
-        # in place: to have a new map of this size from the system takes longer than to compute it
-        scale, shift = affine
-        return x.mul_(scale[:, None, None].to(x.dtype)).add_(shift[:, None, None].to(x.dtype))
 
     @torch.jit.ignore
     def reparameterize(self) -> None:
         """Fold the batch norm into the transposed convolution, for inference."""
-        affine = self._norm_affine()
-        if affine is None:
-            return
-        scale, shift = affine
-        with torch.no_grad():
-            self.up.weight.mul_(scale[:, None, None])
-            self.up.bias.mul_(scale).add_(shift)
-        self.norm = nn.Identity()
+        self.norm = self.up.fold_norm(self.norm)
+
+
+class WaveMixCascadeBlock(nn.Module):
+    """Cascaded WaveMix block, of the second paper (arXiv 2205.14375). `(B, dim, H, W)` -> `(B, dim, H, W)`.
+
+    As in WaveMix-Lite the channels are reduced first, then decomposed over all levels. From the coarsest level down,
+    the output of each, at twice its size, is stacked after the sub-bands of the next finer one. With one level it is
+    a WaveMix-Lite block.
+
+    Raises:
+        ImportError, ValueError: as `check_wavelet`.
+        ValueError: `levels` is less than 1, or `dim` cannot be divided by 4.
+    """
+
+    def __init__(
+            self,
+            dim: int,
+            levels: int = 3,
+            proj_drop: float = 0.,
+            drop_path: float = 0.,
+            wavelet: str = 'haar',
+            act_layer: Type[nn.Module] = nn.GELU,
+            norm_layer: Type[nn.Module] = nn.BatchNorm2d,
+            device=None,
+            dtype=None,
+    ):
+        dd = {'device': device, 'dtype': dtype}
+        super().__init__()
+        if levels < 1:
+            raise ValueError(f'levels={levels} leaves a cascaded WaveMix block nothing to do: levels must be from 1.')
+        if dim % 4 != 0:
+            raise ValueError(
+                f'dim={dim} cannot be split into the four sub-bands of a cascaded WaveMix block: use a multiple of 4, '
+                f'such as {dim + -dim % 4}.')
+        self.wavelet = wavelet
+        out_dims = [dim // 2] * (levels - 1) + [dim]  # of each level, from the coarsest, as they run
+        extra_dims = [0] + out_dims[:-1]
+        self.conv_pw = nn.Conv2d(dim, dim // 4, 1, **dd)
+        self.mlps = nn.ModuleList([
+            WaveletMlp(dim // 4, 2 * dim, dim, wavelet, act_layer, (proj_drop, 0.), extra_dim, **dd)
+            for extra_dim in extra_dims])
+        self.ups = nn.ModuleList([UpConv2d(dim, out_dim, stride=2, **dd) for out_dim in out_dims])
+        self.norms = nn.ModuleList([norm_layer(out_dim, **dd) for out_dim in out_dims])
+        self.drop_path = DropPath(drop_path) if drop_path > 0. else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x
+        lls = [self.conv_pw(x)]
+        for _ in range(len(self.mlps) - 1):
+            lls.append(low_pass(lls[-1], self.wavelet))
+        coarser: Optional[torch.Tensor] = None
+        for mlp, up, norm in zip(self.mlps, self.ups, self.norms):
+            ll = lls.pop()
+            if self.training and not torch.jit.is_scripting():
+                x = checkpoint(mlp, ll, coarser)
+            else:
+                x = mlp(ll, coarser)
+            x = up(x)[..., :ll.shape[-2], :ll.shape[-1]]
+            if torch.jit.is_scripting():
+                x = norm(x)
+            else:
+                x = norm_inplace(x, norm)
+            coarser = x
+        return self.drop_path(x).add_(shortcut)
+
+    @torch.jit.ignore
+    def reparameterize(self) -> None:
+        """Fold the batch norms into the transposed convolutions, for inference."""
+        self.norms = nn.ModuleList([up.fold_norm(norm) for up, norm in zip(self.ups, self.norms)])
 
 
 class Stem(nn.Sequential):
     """Two 3x3 convolutions, section 4.3 of the paper. `(B, in_chans, H, W)` -> `(B, dim, H / stride², W / stride²)`.
 
+    With a `patch_size` they have half the channels, and a convolution of patches, activation and norm follow, as in
+    the second paper (arXiv 2205.14375): -> `(B, dim, H / stride² / patch_size, W / stride² / patch_size)`, where
+    pixels that fill no patch are left out.
+
     Raises:
-        ValueError: `dim` is odd.
+        ValueError: `dim` cannot be divided by 2, or by 4 with a `patch_size`.
     """
 
-    def __init__(self, in_chans: int, dim: int, stride: int = 1, device=None, dtype=None):
+    def __init__(
+            self,
+            in_chans: int,
+            dim: int,
+            stride: int = 1,
+            patch_size: Optional[int] = None,
+            act_layer: Type[nn.Module] = nn.GELU,
+            norm_layer: Type[nn.Module] = nn.BatchNorm2d,
+            device=None,
+            dtype=None,
+    ):
         dd = {'device': device, 'dtype': dtype}
-        if dim % 2 != 0:
-            raise ValueError(f'dim={dim} cannot be halved by the stem: use an even number, such as {dim + 1}.')
+        divisor = 2 if patch_size is None else 4
+        if dim % divisor != 0:
+            raise ValueError(
+                f'dim={dim} cannot be divided by {divisor} for the stem: use a multiple of {divisor}, such as '
+                f'{dim + -dim % divisor}.')
+        conv_dim = 2 * dim // divisor
         super().__init__(
-            nn.Conv2d(in_chans, dim // 2, 3, stride=stride, padding=1, **dd),
-            nn.Conv2d(dim // 2, dim, 3, stride=stride, padding=1, **dd),
+            nn.Conv2d(in_chans, conv_dim // 2, 3, stride=stride, padding=1, **dd),
+            nn.Conv2d(conv_dim // 2, conv_dim, 3, stride=stride, padding=1, **dd),
         )
+        if patch_size is not None:
+            self.extend([
+                nn.Conv2d(conv_dim, dim, patch_size, stride=patch_size, **dd), act_layer(), norm_layer(dim, **dd)])
         self.in_chans = in_chans
+        self.min_size = 1 if patch_size is None else (patch_size - 1) * stride ** 2 + 1
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         _assert(
             x.shape[1] == self.in_chans,
             f'Input has {x.shape[1]} channels, the model takes {self.in_chans}: '
             f'create it with in_chans={x.shape[1]} or convert the images.')
-        for conv in self:
-            x = conv(x)
+        _assert(
+            (x.shape[-2] >= self.min_size) & (x.shape[-1] >= self.min_size),  # torch.fx traces no `and`
+            f'Input of {x.shape[-2]}x{x.shape[-1]} pixels has no whole patch: '
+            f'resize the images to at least {self.min_size}x{self.min_size}.')
+        for layer in self:
+            x = layer(x)
         return x
 
 
@@ -362,15 +483,16 @@ class KeepGradFormat(torch.autograd.Function):
 class WaveMix(nn.Module):
     """WaveMix image classifier, section 3.1 of the paper. `(B, in_chans, H, W)` -> `(B, num_classes)`.
 
-    Any H and W from 1 up work: a level with an odd side is zero-padded and the result cropped, so that every block
-    keeps the size of the map.
+    Any H and W from 1 up work, with a `patch_size` from one patch up: a level with an odd side is zero-padded and the
+    result cropped, so that every block keeps the size of the map.
 
     Args:
         dim: Channels of every block (the first number in the paper's names).
         depth: Number of blocks (the second number).
-        block: Block type, `WaveMixBlock` or `WaveMixLiteBlock`.
+        block: Block type, `WaveMixBlock`, `WaveMixLiteBlock` or `WaveMixCascadeBlock`.
         levels: DWT levels of a block. The paper takes as many as bring the image to 2x2.
         stem_stride: Stride of each of the two stem convolutions (the paper: 1 up to 64x64 pixels, 2 for 256x256).
+        patch_size: Size and stride of the patches at the end of the stem, None for a stem without them.
         img_size: Image size in pixels, only to check that it gives `levels`. Other sizes still work. Where a
             registered model is asked for other `levels` than its own, it defaults to the size of its pretrained_cfg.
         in_chans: Number of image channels.
@@ -395,6 +517,7 @@ class WaveMix(nn.Module):
             block: Type[nn.Module] = WaveMixBlock,
             levels: int = 4,
             stem_stride: int = 1,
+            patch_size: Optional[int] = None,
             img_size: Optional[Union[int, Tuple[int, int]]] = None,
             in_chans: int = 3,
             num_classes: int = 1000,
@@ -413,18 +536,22 @@ class WaveMix(nn.Module):
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.num_features = dim
+        self.levels = levels
         self.grad_checkpointing = False
 
-        reduction = stem_stride ** 2
+        act_layer, norm_layer = get_act_layer(act_layer), get_norm_layer(norm_layer)
+        stride, patch = stem_stride ** 2, patch_size or 1
         if img_size is not None:
             # a level halves at least one side: the stem's map of n pixels along its longer side has ceil(log2(n))
-            max_levels = max(1, ((max(to_2tuple(img_size)) - 1) // reduction).bit_length())
+            map_size = ((max(to_2tuple(img_size)) - 1) // stride + 1) // patch
+            max_levels = max(1, (map_size - 1).bit_length())
             if levels > max_levels:
+                enough = (patch * (2 ** (levels - 1) + 1) - 1) * stride + 1
                 raise ValueError(
                     f'levels={levels} is more than an image of img_size={img_size} gives: use levels up to '
-                    f'{max_levels}, or img_size={reduction * 2 ** (levels - 1) + 1} and more if your images have it.')
+                    f'{max_levels}, or img_size={enough} and more if your images have it.')
 
-        self.stem = Stem(in_chans, dim, stem_stride, **dd)
+        self.stem = Stem(in_chans, dim, stem_stride, patch_size, act_layer, norm_layer, **dd)
         drop_path_rates = calculate_drop_path_rates(drop_path_rate, depth)
         self.blocks = nn.Sequential(*[
             block(
@@ -433,12 +560,12 @@ class WaveMix(nn.Module):
                 proj_drop=proj_drop_rate,
                 drop_path=drop_path_rates[i],
                 wavelet=wavelet,
-                act_layer=get_act_layer(act_layer),
-                norm_layer=get_norm_layer(norm_layer),
+                act_layer=act_layer,
+                norm_layer=norm_layer,
                 **dd,
             )
             for i in range(depth)])
-        self.feature_info = [dict(num_chs=dim, reduction=reduction, module=f'blocks.{i}') for i in range(depth)]
+        self.feature_info = [dict(num_chs=dim, reduction=stride * patch, module=f'blocks.{i}') for i in range(depth)]
         self.head = ClassifierHead(dim, num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd)
         self.head_hidden_size = dim * self.head.global_pool.feat_mult()
 
@@ -480,7 +607,7 @@ class WaveMix(nn.Module):
             intermediates_only: Return only the list.
 
         Returns:
-            The final features and a list of maps, each `(B, dim, H / stem_stride², W / stem_stride²)`.
+            The final features and a list of maps, each `(B, dim, h, w)` as the stem gives it.
         """
         assert output_fmt == 'NCHW', 'Output format must be NCHW.'
         intermediates = []
@@ -545,8 +672,25 @@ class WaveMix(nn.Module):
         return x
 
 
+def _rename_official(state_dict: Dict[str, torch.Tensor], levels: int) -> Dict[str, torch.Tensor]:
+    """Give weights of the official code, package `wavemix`, the names of ours."""
+    renamed = {}
+    for k, v in state_dict.items():
+        k = re.sub(r'^conv\.', 'stem.', k)
+        k = re.sub(r'^pool\.2\.', 'head.fc.', k)
+        k = re.sub(r'^layers\.(\d+)\.', r'blocks.\1.', k)
+        k = k.replace('.reduction.', '.conv_pw.')
+        if match := re.fullmatch(r'(blocks\.\d+)\.feedforward(\d?)\.([0345])\.(\w+)', k):
+            block, level, layer, name = match.groups()
+            s = f's.{levels - int(level)}' if level else ''  # theirs count from the finest level, from 1
+            layer = {'0': f'mlp{s}.fc1', '3': f'mlp{s}.fc2', '4': f'up{s}', '5': f'norm{s}'}[layer]
+            k = f'{block}.{layer}.{name}'
+        renamed[k] = v
+    return renamed
+
+
 def checkpoint_filter_fn(state_dict: Dict[str, torch.Tensor], model: nn.Module) -> Dict[str, torch.Tensor]:
-    """Check that weights are those of this architecture before any of them is loaded.
+    """Turn official weights into ours, and check that weights fit before any of them is loaded.
 
     The first convolution and the classifier may differ in shape: timm adapts them to `in_chans` and `num_classes`.
 
@@ -554,8 +698,12 @@ def checkpoint_filter_fn(state_dict: Dict[str, torch.Tensor], model: nn.Module) 
         ValueError: the weights do not fit; names the first keys that don't.
     """
     state_dict = state_dict.get('state_dict', state_dict)
+    official = any(k.startswith('layers.') for k in state_dict)
+    if official:
+        state_dict = _rename_official(state_dict, model.levels)
+
     own = {k: v.shape for k, v in model.state_dict().items() if not k.startswith('head.')}
-    given = {k: v.shape for k, v in state_dict.items() if not k.startswith('head.')}
+    given = {k: getattr(v, 'shape', None) for k, v in state_dict.items() if not k.startswith('head.')}
     misfits = [
         k for k in {**own, **given}
         if k not in own or k not in given or own[k] != given[k] and k != 'stem.0.weight']
@@ -563,6 +711,15 @@ def checkpoint_filter_fn(state_dict: Dict[str, torch.Tensor], model: nn.Module) 
         raise ValueError(
             f'The weights are not of this model, {len(misfits)} keys or shapes differ, first {", ".join(misfits[:3])}: '
             'create the model whose weights they are, with the arguments that it was trained with.')
+
+    if official:
+        # their transform stacks LL, then LH, HL and HH of the first channel, LH, HL and HH of the second, and so on
+        dim = model.num_features
+        for k, v in state_dict.items():
+            if k.endswith('.fc1.weight'):
+                ll, highs, extra = v.split([dim // 4, 3 * dim // 4, v.shape[1] - dim], dim=1)
+                highs = highs.unflatten(1, (dim // 4, 3)).transpose(1, 2).flatten(1, 2)
+                state_dict[k] = torch.cat([ll, highs, extra], dim=1)
     return state_dict
 
 
@@ -579,6 +736,30 @@ def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
     }
 
 
+def _official_cfg(filename: str, **kwargs: Any) -> Dict[str, Any]:
+    """Of weights of the second paper's authors; the preprocessing of ImageNet unless it says otherwise."""
+    return _cfg(**{
+        'hf_hub_id': 'cloudwalker/wavemix', 'hf_hub_filename': f'Saved_Models_Weights/{filename}',
+        'num_classes': 1000, 'input_size': (3, 224, 224), 'pool_size': (56, 56),
+        'mean': IMAGENET_DEFAULT_MEAN, 'std': IMAGENET_DEFAULT_STD,
+        'origin_url': 'https://github.com/pranavphoenix/WaveMix',
+        'paper_ids': 'arXiv:2205.14375',
+        'paper_name': 'WaveMix: A Resource-efficient Neural Network for Image Analysis',
+        **kwargs
+    })
+
+
+_CIFAR10 = dict(
+    num_classes=10, input_size=(3, 32, 32), pool_size=(32, 32),
+    mean=(0.4941, 0.4853, 0.4507), std=(0.2468, 0.2430, 0.2618))
+_CIFAR100 = dict(
+    num_classes=100, input_size=(3, 32, 32), pool_size=(32, 32),
+    mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))
+_TINY_IMAGENET = dict(num_classes=200, mean=(0.4825, 0.4499, 0.3984), std=(0.2764, 0.2691, 0.2825))
+_GALAXY10 = dict(
+    num_classes=10, input_size=(3, 256, 256), pool_size=(64, 64), mean=(0., 0., 0.), std=(1., 1., 1.))
+
+
 default_cfgs = generate_default_cfgs({
     'wavemix_16_5.fashion_mnist': _cfg(
         file=str(Path(__file__).parent / 'weights' / 'wavemix_16_5.fashion_mnist.safetensors'),
@@ -591,6 +772,25 @@ default_cfgs = generate_default_cfgs({
     'wavemix_lite_128_7.untrained': _cfg(),
     'wavemix_lite_256_7.untrained': _cfg(),
     'wavemix_lite_256_7_s2.untrained': _cfg(num_classes=1000, input_size=(3, 256, 256), pool_size=(64, 64)),
+
+    'wavemix_lite_144_7.cifar10': _official_cfg('cifar10/cifar10_94.58.pth', **_CIFAR10),
+    'wavemix_lite_320_8.cifar10': _official_cfg('cifar10/cifar10_95.37.pth', **_CIFAR10),
+    'wavemix_lite_256_8.cifar100': _official_cfg('cifar100/cifar100_77.82.pth', **_CIFAR100),
+    'wavemix_lite_256_10.cifar100': _official_cfg('cifar100/cifar100_78.81.pth', **_CIFAR100),
+    'wavemix_lite_256_12.tiny_imagenet': _official_cfg(
+        'tinyimagenet/tinyimagenet_62.51.pth', input_size=(3, 64, 64), pool_size=(64, 64), **_TINY_IMAGENET),
+    'wavemix_lite_192_16_p4.in1k': _official_cfg('ImageNet/wavemixlite_71.18.pth'),
+    'wavemix_lite_192_16_p4.galaxy10': _official_cfg('galaxy10/galaxy_90.23.pth', **_GALAXY10),
+    'wavemix_192_16_l3_p4.in1k': _official_cfg('ImageNet/wavemix_192_16_75.06.pth'),
+    'wavemix_192_16_l3_p4.tiny_imagenet_128': _official_cfg(
+        'tinyimagenet/tiny_78.76.pth', input_size=(3, 128, 128), pool_size=(32, 32), **_TINY_IMAGENET),
+    'wavemix_192_16_l3_p4.tiny_imagenet_64': _official_cfg(
+        'tinyimagenet/tiny_71.69.pth', input_size=(3, 64, 64), pool_size=(16, 16), **_TINY_IMAGENET),
+    'wavemix_192_16_l3_p4.galaxy10': _official_cfg('galaxy10/galaxy_95.42.pth', **_GALAXY10),
+    'wavemix_256_16_l3_p4.in1k': _official_cfg('ImageNet/ImageNet73.03.pth'),
+    'wavemix_256_16_l4.in1k': _official_cfg('ImageNet/imagenet4level_70.42.pth'),
+    'wavemix_256_12_l2_p8.places365': _official_cfg(
+        'Places365/places365_54.94.pth', num_classes=365, pool_size=(28, 28)),
 })
 
 
@@ -653,3 +853,73 @@ def wavemix_lite_256_7_s2(pretrained: bool = False, **kwargs: Any) -> WaveMix:
     """WaveMix-Lite-256/7 for 256x256 images: stem strides of 2 (section 4.3 of the paper)."""
     model_args = dict(dim=256, depth=7, block=WaveMixLiteBlock, levels=1, stem_stride=2)
     return _create_wavemix('wavemix_lite_256_7_s2', pretrained=pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def wavemix_lite_144_7(pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    """WaveMix-Lite-144/7, of the official weights."""
+    model_args = dict(dim=144, depth=7, block=WaveMixLiteBlock, levels=1)
+    return _create_wavemix('wavemix_lite_144_7', pretrained=pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def wavemix_lite_320_8(pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    """WaveMix-Lite-320/8, of the official weights."""
+    model_args = dict(dim=320, depth=8, block=WaveMixLiteBlock, levels=1)
+    return _create_wavemix('wavemix_lite_320_8', pretrained=pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def wavemix_lite_256_8(pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    """WaveMix-Lite-256/8, of the official weights."""
+    model_args = dict(dim=256, depth=8, block=WaveMixLiteBlock, levels=1)
+    return _create_wavemix('wavemix_lite_256_8', pretrained=pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def wavemix_lite_256_10(pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    """WaveMix-Lite-256/10, of the official weights."""
+    model_args = dict(dim=256, depth=10, block=WaveMixLiteBlock, levels=1)
+    return _create_wavemix('wavemix_lite_256_10', pretrained=pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def wavemix_lite_256_12(pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    """WaveMix-Lite-256/12, of the official weights."""
+    model_args = dict(dim=256, depth=12, block=WaveMixLiteBlock, levels=1)
+    return _create_wavemix('wavemix_lite_256_12', pretrained=pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def wavemix_lite_192_16_p4(pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    """WaveMix-Lite-192/16 with patches of 4x4 pixels, of the official weights."""
+    model_args = dict(dim=192, depth=16, block=WaveMixLiteBlock, levels=1, patch_size=4)
+    return _create_wavemix('wavemix_lite_192_16_p4', pretrained=pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def wavemix_192_16_l3_p4(pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    """WaveMix-192/16 with 3 cascaded levels and patches of 4x4 pixels, of the official weights."""
+    model_args = dict(dim=192, depth=16, block=WaveMixCascadeBlock, levels=3, patch_size=4)
+    return _create_wavemix('wavemix_192_16_l3_p4', pretrained=pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def wavemix_256_16_l3_p4(pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    """WaveMix-256/16 with 3 cascaded levels and patches of 4x4 pixels, of the official weights."""
+    model_args = dict(dim=256, depth=16, block=WaveMixCascadeBlock, levels=3, patch_size=4)
+    return _create_wavemix('wavemix_256_16_l3_p4', pretrained=pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def wavemix_256_16_l4(pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    """WaveMix-256/16 with 4 cascaded levels and stem strides of 2, of the official weights."""
+    model_args = dict(dim=256, depth=16, block=WaveMixCascadeBlock, levels=4, stem_stride=2)
+    return _create_wavemix('wavemix_256_16_l4', pretrained=pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def wavemix_256_12_l2_p8(pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    """WaveMix-256/12 with 2 cascaded levels and patches of 8x8 pixels, of the official weights."""
+    model_args = dict(dim=256, depth=12, block=WaveMixCascadeBlock, levels=2, patch_size=8)
+    return _create_wavemix('wavemix_256_12_l2_p8', pretrained=pretrained, **dict(model_args, **kwargs))
