@@ -22,7 +22,13 @@ from huggingface_hub import (
     ModelCardData,
     get_token,
 )
-from huggingface_hub.utils import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, validate_repo_id
+from huggingface_hub.utils import (
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    disable_progress_bars,
+    validate_repo_id,
+)
 from timm.data import resolve_data_config
 from timm.models import clean_state_dict, is_model_in_modules
 from timm.models._helpers import _torch_load
@@ -462,6 +468,8 @@ def main(argv: Optional[List[str]] = None, prog: Optional[str] = None) -> None:
         parser.error(f'--repo-id: {error}')
     if '/' not in args.repo_id:
         parser.error(f"--repo-id: '{args.repo_id}' has no owner: write ORG/{args.repo_id}.")
+    if not sys.stderr.isatty():
+        disable_progress_bars()  # huggingface_hub itself does so only for some of its bars
     try:
         push(**vars(args))
     except (OSError, RuntimeError, ValueError) as error:
