@@ -7,7 +7,6 @@ import hashlib
 import json
 import socket
 import threading
-from collections import defaultdict
 from typing import Dict, List, Optional, Union
 
 import yaml
@@ -67,19 +66,20 @@ class HubServer:
         self.objects: Dict[str, bytes] = {}  # by sha256
         self.requests: List[str] = []
         self.accounts = {'hf_write': 'write', 'hf_read': 'read', 'hf_stranger': 'stranger'}
-        self.failures: Dict[str, List[int]] = defaultdict(list)  # by endpoint, the next statuses
-        self.cuts: Dict[str, int] = {}  # by endpoint, the byte of the body after which the connection is cut, once
+        self.failures: Dict[str, int] = {}  # by endpoint, the status of each answer
+        self.cuts: Dict[str, int] = {}  # by endpoint, the byte of each body after which the connection is cut
         self.before_commit = lambda: None
+        self.store = lambda content: content  # what the storage makes of an upload
         self.lock = threading.Lock()
 
     def _app(self) -> Flask:
         app = Flask(__name__)
 
         @app.before_request
-        def account_and_failures():
+        def record_and_fail():
             self.requests.append(f'{request.method} {request.path}')
-            if self.failures[request.endpoint]:
-                abort(make_response({'error': 'made to fail'}, self.failures[request.endpoint].pop(0)))
+            if request.endpoint in self.failures:
+                fail(self.failures[request.endpoint], f"made to fail for {request.headers.get('Authorization')}")
 
         @app.errorhandler(HTTPException)
         def error(e: HTTPException):
@@ -115,16 +115,16 @@ class HubServer:
             oid = repo.refs.get(revision, revision)
             return oid if oid in repo.commits else fail(404, f'Invalid rev id: {revision}', 'RevisionNotFound')
 
-        def cut(body: bytes) -> Response:
-            """A response that ends in the middle of its body."""
-            after = self.cuts.pop(request.endpoint)
+        def cut(response: Response) -> Response:
+            """End the connection in the middle of the body."""
+            body, after = response.get_data(), self.cuts[request.endpoint]
             connection = request.environ['werkzeug.socket']
 
             def part():
                 yield body[:after]
                 connection.shutdown(socket.SHUT_RDWR)
 
-            return Response(part(), headers={'Content-Length': str(len(body))})
+            return Response(part(), response.status, response.headers)
 
         @app.get('/api/whoami-v2')
         def whoami():
@@ -163,8 +163,8 @@ class HubServer:
             repo = readable(f'{owner}/{name}')
             oid = oid_of(repo, revision)
             return jsonify(
-                _id='0', id=f'{owner}/{name}', modelId=f'{owner}/{name}', sha=oid, private=repo.private, tags=[],
-                siblings=[{'rfilename': path} for path in repo.commits[oid]])
+                _id='0', id=f'{owner}/{name}', modelId=f'{owner}/{name}', sha=oid, private=repo.private, tags=[], downloads=0,
+                likes=0, siblings=[{'rfilename': path} for path in repo.commits[oid]])
 
         @app.get('/api/models/<owner>/<name>/tree/<path:revision>')
         def tree(owner, name, revision):
@@ -223,22 +223,21 @@ class HubServer:
         @app.put('/lfs/<oid>')
         def lfs_upload(oid):
             if 'lfs_upload' in self.cuts:
-                request.stream.read(self.cuts.pop('lfs_upload'))
+                request.stream.read(self.cuts['lfs_upload'])
                 request.environ['werkzeug.socket'].shutdown(socket.SHUT_RDWR)
                 abort(500)
             content = request.get_data()
             if hashlib.sha256(content).hexdigest() != oid:
                 fail(400, 'The content does not have the sha256 that was announced')
-            self.objects[oid] = content
+            self.objects[oid] = self.store(content)
             return ''
 
         @app.get('/lfs/<oid>')
         def lfs_download(oid):
-            if 'lfs_download' in self.cuts:
-                return cut(self.objects[oid])
             response = Response(self.objects[oid], mimetype='application/octet-stream')
             response.set_etag(oid)
-            return response.make_conditional(request, accept_ranges=True, complete_length=len(self.objects[oid]))
+            response.make_conditional(request, accept_ranges=True, complete_length=len(self.objects[oid]))
+            return cut(response) if 'lfs_download' in self.cuts else response
 
         @app.post('/api/models/<owner>/<name>/commit/<path:revision>')
         def commit(owner, name, revision):

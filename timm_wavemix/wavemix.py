@@ -6,6 +6,7 @@ A model is a stem of two 3x3 convolutions, a stack of WaveMix (section 3.2) or W
 keep the size of the map, global average pooling and a linear classifier. It takes images of any size.
 Where the text of the paper leaves a width open, it is the one that gives the parameter counts of table 1.
 """
+import os
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Dict, List, Optional, Tuple, Type, Union
@@ -483,9 +484,11 @@ def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
     }
 
 
+WEIGHTS = Path(__file__).parent / 'weights'  # those that come with the package
+
 default_cfgs = generate_default_cfgs({
     'wavemix_16_5.fashion_mnist': _cfg(
-        file=str(Path(__file__).parent / 'weights' / 'wavemix_16_5.fashion_mnist.safetensors'),
+        file=str(WEIGHTS / 'wavemix_16_5.fashion_mnist.safetensors'),
         input_size=(3, 28, 28), pool_size=(28, 28), mean=(0.2860, 0.2860, 0.2860), std=(0.3530, 0.3530, 0.3530),
         label_names=(
             'T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat',
@@ -499,6 +502,13 @@ default_cfgs = generate_default_cfgs({
 
 
 def _create_wavemix(variant: str, pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    hub_org = os.environ.get('TIMM_WAVEMIX_HUB_ORG')
+    if hub_org:
+        # our own weights from there, not from the package; a file that the caller names goes before
+        overlay = kwargs.get('pretrained_cfg_overlay') or {}
+        cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), overlay)
+        if cfg.file and Path(cfg.file).parent == WEIGHTS and 'file' not in overlay:
+            kwargs['pretrained_cfg_overlay'] = dict(overlay, file=None, hf_hub_id=f'{hub_org}/{variant}.{cfg.tag}')
     if 'levels' in kwargs:
         cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay'))
         kwargs.setdefault('img_size', cfg.input_size[1:])
