@@ -14,7 +14,7 @@ CONFIGS = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / 'hub_
 
 def test_python_blocks_run_in_order(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    blocks = [block for block in re.findall(r'```python\n(.*?)```', README, re.DOTALL) if 'push_to_hf_hub' not in block]
+    blocks = [block for block in re.findall(r'```python\n(.*?)```', README, re.DOTALL) if 'hf-hub:' not in block]
     assert len(blocks) >= 4
     namespace = {}
     for block in blocks:

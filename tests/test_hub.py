@@ -17,7 +17,7 @@ import yaml
 from conftest import HUB_SOCKET
 from hub_server import HubServer
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load
 from timm.models._hub import save_for_hf
 
 import timm_wavemix  # noqa: F401  registers the models
@@ -189,13 +189,13 @@ def test_push_of_a_name_takes_the_packages_weights_whatever_the_organisation(ser
 # checkpoints of train.py
 
 
-def checkpoint(file, model, ema=None, **args):
+def checkpoint(file, trained, ema=None, **args):
     """As timm's CheckpointSaver writes it for these options of train.py."""
     args = argparse.Namespace(**{
         'model': 'wavemix_16_5', 'model_kwargs': {}, 'num_classes': 7, 'in_chans': None, 'gp': None, 'img_size': None,
         'input_size': None, 'crop_pct': None, 'mean': None, 'std': None, 'interpolation': '',
         'data_dir': '/home/somebody/secret', **args})
-    content = {'epoch': 3, 'arch': args.model, 'version': 2, 'args': args, 'state_dict': model.state_dict()}
+    content = {'epoch': 3, 'arch': args.model, 'version': 2, 'args': args, 'state_dict': trained.state_dict()}
     torch.save(content if ema is None else dict(content, state_dict_ema=ema.state_dict()), file)
     return file
 
@@ -209,11 +209,11 @@ def test_checkpoint_comes_back_with_the_preprocessing_of_its_training(server, pu
     code, out, err = push(file, '--repo-id', 'org/model', *['--use-ema'] * use_ema)
     assert (code, err) == (0, '')
     again = pull()
-    assert again.pretrained_cfg['input_size'] == [1, 40, 48]
+    assert again.pretrained_cfg['input_size'] == (1, 40, 48)
     assert same(again, ema if use_ema else raw)
     assert again.blocks[0].mlps[0].drop1.p == 0.25
     assert again.pretrained_cfg['crop_pct'] == 0.9 and again.pretrained_cfg['interpolation'] == 'bilinear'
-    assert again.pretrained_cfg['mean'] == [0.1] and again.pretrained_cfg['std'] == [0.2]
+    assert [*again.pretrained_cfg['mean'], *again.pretrained_cfg['std']] == [0.1, 0.2]
     # nothing of the weights that ship under the model's name, nor of the machine that trained
     assert not {'tag', 'label_names', 'license'} & again.pretrained_cfg.keys()
     for name in ('config.json', 'README.md'):
@@ -348,23 +348,22 @@ def test_private_push_to_a_public_repository_is_refused(server, push):
     assert len(server.repos['org/model'].commits) == commits
 
 
-@pytest.mark.parametrize('endpoint', ['create', 'model_info', 'preupload', 'lfs_batch', 'lfs_upload', 'commit'])
-@pytest.mark.parametrize('status, message', [
-    (401, 'the Hub does not know you'),
-    (403, 'your token may not write to org/model'),
-    (404, 'the Hub has no org/model'),
-    (409, 'org/model changed meanwhile: run it again.'),
-    (412, 'org/model changed meanwhile: run it again.'),
-    (429, 'the Hub limits your requests'),
-    (500, 'the Hub fails with HTTP status 500: run it again later.'),
+@pytest.mark.parametrize('endpoint, status, message', [
+    ('create', 429, 'the Hub limits your requests: run it again in some minutes.'),
+    ('model_info', 500, 'the Hub fails with HTTP status 500: run it again later.'),
+    ('preupload', 404, 'the Hub has no org/model, or not for you: check the name, and the token with `hf auth whoami`.'),
+    ('lfs_batch', 401, 'the Hub does not know you: log in with `hf auth login`, or set HF_TOKEN to a valid token.'),
+    ('lfs_upload', 500, 'the Hub fails with HTTP status 500: run it again later.'),
+    ('lfs_upload', 429, 'the Hub limits your requests: run it again in some minutes.'),
+    ('commit', 403, 'your token may not write to org/model: take one that may.'),
+    ('commit', 409, 'org/model changed meanwhile: run it again.'),
+    ('commit', 412, 'org/model changed meanwhile: run it again.'),
+    ('commit', 500, 'the Hub fails with HTTP status 500: run it again later.'),
 ])
-def test_failing_hub_publishes_nothing(server, push, endpoint, status, message):
-    if endpoint == 'create' and status == 409:
-        pytest.skip('tells that the repository exists')
+def test_hub_that_fails_publishes_nothing(server, push, endpoint, status, message):
     server.failures[endpoint] = status
     code, _, err = push(NAME, '--repo-id', 'org/model')
-    assert code == 1 and f'Nothing was published: {message}' in err and err.splitlines()[-1].startswith('push: ')
-    assert 'hf_write' not in err
+    assert code == 1 and err.splitlines()[-1] == f'push: Nothing was published: {message}'
     assert all(set(tree(server, repo)) == {'.gitattributes'} for repo in server.repos)
     server.failures.clear()
     assert push(NAME, '--repo-id', 'org/model')[0] == 0
@@ -428,14 +427,191 @@ def test_two_pushes_at_once_do_not_mix(server, push, pull, model, folder):
     assert same(pull(), changed)
 
 
-def test_no_token_in_what_is_logged(server, push, capsys, caplog):
+def test_no_token_in_what_is_logged(server, push, caplog):
     huggingface_hub.logging.set_verbosity_debug()
     caplog.set_level(logging.DEBUG)
     try:
-        for endpoint in (None, 'create', 'commit'):
-            server.failures = {endpoint: 418}  # its text quotes the Authorization header
-            code, out, err = push(NAME, '--repo-id', 'org/model')
-            assert code == (0 if endpoint is None else 1)
-            assert 'hf_write' not in out + err + caplog.text
+        code, out, err = push(NAME, '--repo-id', 'org/model')
     finally:
         huggingface_hub.logging.set_verbosity_warning()
+    assert code == 0 and 'PUT' in caplog.text
+    assert 'hf_write' not in out + err + caplog.text
+
+
+def test_no_token_in_an_error_that_quotes_it(server, push):
+    server.failures['create'] = 418  # as all failures of this server, its text has the Authorization header
+    code, out, err = push(NAME, '--repo-id', 'org/model')
+    assert code == 1 and 'Bearer ***' in err
+    assert 'hf_write' not in out + err
+
+
+# offline
+
+
+@pytest.fixture
+def python(server, tmp_path):
+    """Run code in a process with a cache of its own."""
+    def run(*args, **env):
+        env = {**os.environ, 'HF_HOME': str(tmp_path / 'home'), **env}
+        return subprocess.run(
+            [sys.executable, *map(str, args)], env=env, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    return run
+
+
+PULL = """
+import timm, timm_wavemix, torch
+model = timm.create_model('hf-hub:org/model', pretrained=True).eval()
+print(model(torch.ones(1, 3, 28, 28)).tolist())
+"""
+
+
+def test_offline_takes_what_the_cache_has(server, push, python):
+    assert push(NAME, '--repo-id', 'org/model')[0] == 0
+    cold = python('-c', PULL, HF_HUB_OFFLINE='1')
+    assert cold.returncode == 1 and 'LocalEntryNotFoundError' in cold.stderr
+    online = python('-c', PULL)
+    server.requests.clear()
+    warm = python('-c', PULL, HF_HUB_OFFLINE='1')
+    assert (warm.returncode, warm.stdout) == (0, online.stdout), warm.stderr
+    assert server.requests == []
+
+
+def test_push_offline_says_what_to_unset(server, python):
+    result = python('-m', 'timm_wavemix', 'push', NAME, '--repo-id', 'org/model', HF_HUB_OFFLINE='1')
+    assert result.returncode == 1 and 'HF_HUB_OFFLINE' in result.stderr and result.stderr.count('\n') == 1
+    assert server.requests == []
+
+
+# the command
+
+
+@pytest.mark.parametrize('command', [['-m', 'timm_wavemix', 'push'], ['scripts/push_to_hub.py']], ids=' '.join)
+def test_command_pushes_and_says_where(server, python, command):
+    result = python(*command, NAME, '--repo-id', 'org/model', NO_COLOR='1')
+    assert (result.returncode, result.stderr) == (0, '')  # no bar, this is no terminal
+    commit = server.repos['org/model'].refs['main']
+    assert result.stdout.splitlines()[0] == f'{NAME} to org/model:'
+    assert result.stdout.endswith(f'\nDone, read back and found the same: {server.url}/org/model/commit/{commit}\n')
+    result = python(*command, NAME, '--repo-id', 'model')
+    assert result.returncode == 2
+    assert result.stderr.endswith("error: --repo-id: 'model' has no owner: write ORG/model.\n")
+    assert python(*command, NAME, '--repo-id', 'org/model', HF_TOKEN='hf_read').returncode == 1
+
+
+@pytest.mark.parametrize('args, code, message', [
+    (['--help'], 0, 'usage: push [-h] --repo-id ORG/NAME'),
+    ([], 2, 'the following arguments are required: NAME_OR_CHECKPOINT, --repo-id'),
+    ([NAME, '--repo-id', 'org/a b'], 2, '--repo-id: '),
+    ([NAME, '--repo-id', 'org/model', '--create-pr', '--revision', 'x'], 2, 'not allowed with argument'),
+    ([NAME, '--repo-id', 'org/model', '--config', 'missing.yaml'], 1, "No such file or directory: 'missing.yaml'"),
+], ids=str)
+def test_usage(server, push, args, code, message):
+    status, out, err = push(*args)
+    assert status == code and message in (err if code else out)
+    assert server.requests == []
+
+
+def test_dry_run_shows_all_and_sends_nothing(server, push):
+    code, out, err = push(NAME, '--repo-id', 'org/model', '--dry-run')
+    assert (code, err) == (0, '')
+    assert server.requests == []
+    assert push(NAME, '--repo-id', 'org/model')[0] == 0
+    for name in ('README.md', 'config.json'):
+        assert tree(server)[name].decode() in out
+    size = len(server.objects[tree(server)['model.safetensors']])
+    assert re.search(rf'model.safetensors +{size:,} bytes', out)
+
+
+# the card
+
+
+def card(server, repo_id='org/model'):
+    return huggingface_hub.ModelCard(tree(server, repo_id)['README.md'].decode())
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_card_has_the_numbers_of_hub_configs_and_of_the_model(server, push, name):
+    assert push(name, '--repo-id', f'org/{name}')[0] == 0
+    made, facts = card(server, f'org/{name}'), CONFIGS[name]
+    weights = load(server.objects[tree(server, f'org/{name}')['model.safetensors']])
+    params = sum(v.numel() for k, v in weights.items() if not re.search('running_|num_batches', k))
+    assert {r.metric_name: r.metric_value for r in made.data.eval_results} == {
+        f'Top-{k} accuracy (%)': facts['metrics'][f'top{k}'] for k in (1, 5) if f'top{k}' in facts['metrics']}
+    assert {r.dataset_name for r in made.data.eval_results} == {facts['dataset']['name']}
+    row = re.search(rf'^\| {re.escape(name)} \| (\S+) \| (\S+) \| (\S+) \|', made.text, re.MULTILINE).groups()
+    size = timm.get_pretrained_cfg(name).input_size
+    assert row == (f'{params / 1e6:.2f}', 'x'.join(map(str, size)), str(facts['metrics']['top1']))
+    assert f'**Classes:** {weights["head.fc.bias"].numel()}\n' in made.text
+    for section in ('dataset', 'training', 'metrics', 'use'):
+        for value in facts[section].values():
+            assert f'{value}\n' in made.text
+
+
+def test_card_has_no_number_but_those_of_its_sources(server, push, tmp_path):
+    facts = yaml.safe_load(re.sub(r'\d+(\.\d+)?', '77', (ROOT / 'hub_configs' / f'{NAME}.yaml').read_text()))
+    facts['dataset']['name'] = 'Another'
+    (tmp_path / 'facts.yaml').write_text(yaml.safe_dump(facts))
+    assert push(NAME, '--repo-id', 'org/model', '--config', tmp_path / 'facts.yaml')[0] == 0
+    text = card(server).content
+    assert '92.16' not in text and '99.82' not in text and 'epoch 16' not in text
+    assert text.count('77') > 10
+
+
+def test_card_metadata_is_what_the_hub_knows(server, push):
+    assert push(NAME, '--repo-id', 'org/model')[0] == 0
+    made = card(server)
+    made.validate()
+    data = made.data.to_dict()
+    assert (data['library_name'], data['pipeline_tag'], data['license']) == ('timm', 'image-classification', 'mit')
+    assert data['datasets'] == ['zalando-datasets/fashion_mnist'] and data['metrics'] == ['accuracy']
+    assert 'timm' in data['tags'] and 'base_model' not in data
+    assert data['model-index'][0]['name'] == 'model'
+
+
+def test_card_of_converted_weights_tells_whose_claim_the_accuracy_is(server, push, folder, tmp_path):
+    facts = {
+        'dataset': {'name': 'ImageNet-1k', 'hub_id': 'ILSVRC/imagenet-1k'}, 'base_model': 'authors/weights',
+        'weights': {'license': 'mit'}, 'metrics': {'source': 'https://example.org/paper', 'top1': 74.5}}
+    (tmp_path / 'facts.yaml').write_text(yaml.safe_dump(facts))
+    assert push(folder, '--repo-id', 'org/model', '--config', tmp_path / 'facts.yaml')[0] == 0
+    made = card(server)
+    made.validate()
+    assert made.data.base_model == 'authors/weights'
+    assert [(r.metric_value, r.source_url) for r in made.data.eval_results] == [(74.5, 'https://example.org/paper')]
+    assert '| 74.5 | https://example.org/paper |' in made.text
+
+
+def test_card_code_runs(server, push, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new('RGB', (40, 30)).save('image.png')
+    assert push(NAME, '--repo-id', 'org/model')[0] == 0
+    blocks = re.findall(r'```python\n(.*?)```', card(server).text, re.DOTALL)
+    assert len(blocks) == 3
+    namespace = {}
+    for block in blocks:
+        exec(block, namespace)
+    assert namespace['classes'].shape == (1, 5) and namespace['embedding'].shape == (1, 16)
+
+
+def test_card_cites_as_the_readme_does(server, push, folder):
+    assert push(folder, '--repo-id', 'org/model')[0] == 0
+    citation = re.search(r'```bibtex\n.*?```', (ROOT / 'README.md').read_text(), re.DOTALL).group()
+    assert citation in card(server).text
+
+
+def test_card_that_somebody_wrote_is_kept(server, push, folder):
+    written = '---\nlicense: cc-by-4.0\n---\n\n# My model\n'
+    (folder / 'README.md').write_text(written)
+    assert push(folder, '--repo-id', 'org/model')[0] == 0
+    assert tree(server)['README.md'].decode() == written
+
+
+def test_labels_of_a_checkpoint_come_from_the_facts(server, push, pull, model, tmp_path):
+    file, facts = checkpoint(tmp_path / 'last.pth.tar', model), tmp_path / 'facts.yaml'
+    facts.write_text(yaml.safe_dump({'label_names': list('abcdefg')}))
+    assert push(file, '--repo-id', 'org/model', '--config', facts)[0] == 0
+    assert json.loads(tree(server)['config.json'])['label_names'] == list('abcdefg')
+    assert pull().pretrained_cfg['label_names'] == list('abcdefg')
+    facts.write_text(yaml.safe_dump({'label_names': list('abc')}))
+    code, _, err = push(file, '--repo-id', 'org/model', '--config', facts)
+    assert code == 1 and 'has 3 label_names, the model 7 classes: name all.' in err
