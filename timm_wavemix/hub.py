@@ -23,7 +23,6 @@ from huggingface_hub import (
     get_token,
 )
 from huggingface_hub.utils import (
-    HfHubHTTPError,
     HFValidationError,
     OfflineModeIsEnabled,
     disable_progress_bars,
@@ -159,8 +158,10 @@ def _check_architecture(name: str, what: str) -> None:
 def _load_checkpoint(file: Path, use_ema: bool) -> Tuple[nn.Module, Dict[str, Any]]:
     try:
         checkpoint = _torch_load(str(file))
-    except (pickle.UnpicklingError, EOFError) as error:
-        raise RuntimeError(f"'{file}' is damaged or no checkpoint of timm's train.py: give one that is.") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise RuntimeError(
+            f"'{file}' is damaged or holds what could run code, and is not read: give a checkpoint of timm's train.py, "
+            'and use torch 2.5 or newer.') from error
     if not {'args', 'state_dict'} <= set(checkpoint):
         raise ValueError(
             f"'{file}' lacks the arguments of its training: give a checkpoint of timm's train.py, or a folder of "
@@ -285,7 +286,10 @@ def build(source: str, repo_id: str, folder: Path, use_ema: bool = False, config
     if config is None and timm.is_model(source) and published.exists():
         config = published
     facts = yaml.safe_load(config.read_text(encoding='utf-8')) if config else {}
-    label_names = facts.get('label_names') or cfg.pop('label_names', None)
+    label_names = cfg.pop('label_names', None)
+    if label_names and len(label_names) != model.num_classes:
+        label_names = None  # timm before 1.0.31 saves those of the weights that a model was fine-tuned from
+    label_names = facts.get('label_names', label_names)
     if label_names and len(label_names) != model.num_classes:
         raise ValueError(f'{config} has {len(label_names)} label_names, the model {model.num_classes} classes: name all.')
     save_for_hf(
@@ -411,9 +415,10 @@ def push(
 
 def explain(error: Exception, repo_id: str) -> str:
     """One sentence that names the fix, for an error of huggingface_hub, of its HTTP library, or of ours."""
-    while not isinstance(error, HfHubHTTPError) and error.__cause__ is not None:
+    while getattr(error, 'response', None) is None and error.__cause__ is not None:
         error = error.__cause__
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
+    response = getattr(error, 'response', None)
+    status = None if response is None else response.status_code
     fixes = {
         401: 'the Hub does not know you: log in with `hf auth login`, or set HF_TOKEN to a valid token.',
         403: f'your token may not write to {repo_id}: take one that may.',
