@@ -7,7 +7,9 @@ import pickle
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -40,7 +42,9 @@ def running():
 def server(running, monkeypatch):
     running.reset()
     monkeypatch.setenv('HF_TOKEN', 'hf_write')
-    monkeypatch.setattr('time.sleep', lambda seconds: None)  # huggingface_hub waits before it tries again
+    for module in ('utils._http', 'file_download'):  # they wait before they try again
+        impatient = SimpleNamespace(**{**vars(time), 'sleep': lambda seconds: None})
+        monkeypatch.setattr(f'huggingface_hub.{module}.time', impatient)
     return running
 
 
