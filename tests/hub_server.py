@@ -163,8 +163,8 @@ class HubServer:
             repo = readable(f'{owner}/{name}')
             oid = oid_of(repo, revision)
             return jsonify(
-                _id='0', id=f'{owner}/{name}', modelId=f'{owner}/{name}', sha=oid, private=repo.private, tags=[], downloads=0,
-                likes=0, siblings=[{'rfilename': path} for path in repo.commits[oid]])
+                _id='0', id=f'{owner}/{name}', modelId=f'{owner}/{name}', sha=oid, private=repo.private, tags=[],
+                downloads=0, likes=0, siblings=[{'rfilename': path} for path in repo.commits[oid]])
 
         @app.get('/api/models/<owner>/<name>/tree/<path:revision>')
         def tree(owner, name, revision):

@@ -151,7 +151,8 @@ def test_other_content_of_a_repository_stays(server, push, pull, model, folder):
     assert push(folder, '--repo-id', 'org/model')[0] == 0
     assert len(server.repos['org/model'].commits) == commits + 1
     assert tree(server)['notes.txt'] == b'mine'
-    changed = {path for path, content in tree(server).items() if server.repos['org/model'].commits[before][path] != content}
+    old = server.repos['org/model'].commits[before]
+    changed = {path for path, content in tree(server).items() if old[path] != content}
     assert changed == {'README.md', 'config.json', 'model.safetensors'}
     assert same(pull(), model)
 
@@ -314,8 +315,9 @@ def test_folder_of_an_unknown_architecture_says_what_to_import(server, push, fol
     assert server.requests == []
 
 
-@pytest.mark.parametrize('damage', [lambda data: data[:len(data) // 2], lambda data: b'', lambda data: b'\xff' + data[1:]],
-                         ids=['truncated', 'empty', 'header'])
+@pytest.mark.parametrize(
+    'damage', [lambda data: data[:len(data) // 2], lambda data: b'', lambda data: b'\xff' + data[1:]],
+    ids=['truncated', 'empty', 'header'])
 def test_damaged_folder_is_not_sent(server, push, folder, damage):
     file = folder / 'model.safetensors'
     file.write_bytes(damage(file.read_bytes()))
@@ -361,7 +363,8 @@ def test_private_push_to_a_public_repository_is_refused(server, push):
 @pytest.mark.parametrize('endpoint, status, message', [
     ('create', 429, 'the Hub limits your requests: run it again in some minutes.'),
     ('model_info', 500, 'the Hub fails with HTTP status 500: run it again later.'),
-    ('preupload', 404, 'the Hub has no org/model, or not for you: check the name, and the token with `hf auth whoami`.'),
+    ('preupload', 404,
+     'the Hub has no org/model, or not for you: check the name, and the token with `hf auth whoami`.'),
     ('lfs_batch', 401, 'the Hub does not know you: log in with `hf auth login`, or set HF_TOKEN to a valid token.'),
     ('lfs_upload', 500, 'the Hub fails with HTTP status 500: run it again later.'),
     ('lfs_upload', 429, 'the Hub limits your requests: run it again in some minutes.'),
@@ -514,6 +517,7 @@ def test_command_pushes_and_says_where(server, python, command):
     ([NAME, '--repo-id', 'org/a b'], 2, '--repo-id: '),
     ([NAME, '--repo-id', 'org/model', '--create-pr', '--revision', 'x'], 2, 'not allowed with argument'),
     ([NAME, '--repo-id', 'org/model', '--config', 'missing.yaml'], 1, "No such file or directory: 'missing.yaml'"),
+    ([NAME, '--repo-id', 'org/model', '--config', 'LICENSE'], 1, 'mapping values are not allowed here'),
 ], ids=str)
 def test_usage(server, push, args, code, message):
     status, out, err = push(*args)

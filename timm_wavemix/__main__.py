@@ -1,4 +1,4 @@
-"""Run a script, such as timm's train.py, with the WaveMix models registered, or push a model to the Hugging Face Hub."""
+"""Run a script, such as timm's train.py, with the WaveMix models registered, or push a model to the Hub."""
 import argparse
 import os
 import runpy

@@ -258,7 +258,7 @@ def _comparison(model: nn.Module, name: str, facts: Dict[str, Any]) -> List[str]
         metrics = facts.get('metrics', {})
         params = sum(p.numel() for p in model.parameters()) / 1e6
         size = 'x'.join(map(str, model.pretrained_cfg['input_size']))
-        by = metrics.get('source', 'timm_wavemix') if metrics else ''
+        by = metrics.get('source', 'own measurement') if metrics else ''
         lines.append(f"| {name} | {params:.2f} | {size} | {metrics.get('top1', 'unknown')} | {by} |")
     return lines
 
@@ -279,19 +279,21 @@ def build(source: str, repo_id: str, folder: Path, use_ema: bool = False, config
     Raises:
         OSError, RuntimeError, ValueError: As `load_model` and `make_card`, `config` cannot be read, or the files do not
             give the same model.
+        yaml.YAMLError: `config` is no YAML.
     """
     model, model_args = load_model(source, use_ema)
     cfg = model.pretrained_cfg
     published = hub_configs() / f"{cfg['architecture']}.{cfg.get('tag')}.yaml"
     if config is None and timm.is_model(source) and published.exists():
         config = published
-    facts = yaml.safe_load(config.read_text(encoding='utf-8')) if config else {}
+    facts = yaml.safe_load(config.read_text(encoding='utf-8')) or {} if config else {}
     label_names = cfg.pop('label_names', None)
     if label_names and len(label_names) != model.num_classes:
         label_names = None  # timm before 1.0.31 saves those of the weights that a model was fine-tuned from
     label_names = facts.get('label_names', label_names)
     if label_names and len(label_names) != model.num_classes:
-        raise ValueError(f'{config} has {len(label_names)} label_names, the model {model.num_classes} classes: name all.')
+        raise ValueError(
+            f'{config} has {len(label_names)} label_names, the model {model.num_classes} classes: name all.')
     save_for_hf(
         model, folder, model_config=dict(label_names=label_names), model_args=model_args, safe_serialization=True)
     card = Path(source) / 'README.md'
@@ -386,7 +388,7 @@ def push(
         dry_run: Show the whole text of the files and send nothing.
 
     Raises:
-        OSError, ValueError: As `build`.
+        OSError, ValueError, yaml.YAMLError: As `build`.
         RuntimeError: As `build`, the Hub cannot be reached or refuses, or what it gives back is not what was sent.
     """
     with TemporaryDirectory() as folder:
@@ -458,8 +460,8 @@ def main(argv: Optional[List[str]] = None, prog: Optional[str] = None) -> None:
     parser.add_argument('--use-ema', action='store_true', help='take the EMA weights of the checkpoint')
     parser.add_argument(
         '--config', metavar='FILE', type=Path,
-        help='YAML file with what the card needs and the model cannot know (data, metrics, training, use, label_names), '
-             'like those of hub_configs/ (default: the one of NAME)')
+        help='YAML file with what the card needs and the model cannot know (data, metrics, training, use, '
+             'label_names), like those of hub_configs/ (default: the one of NAME)')
     parser.add_argument('--private', action='store_true', help='create the repository private')
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
@@ -477,6 +479,6 @@ def main(argv: Optional[List[str]] = None, prog: Optional[str] = None) -> None:
         disable_progress_bars()  # huggingface_hub itself does so only for some of its bars
     try:
         push(**vars(args))
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, yaml.YAMLError) as error:
         sys.exit(f"{parser.prog}: {' '.join(str(error).split())}")
 
