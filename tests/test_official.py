@@ -10,7 +10,7 @@ import timm
 import torch
 import yaml
 
-import timm_wavemix  # noqa: F401  registers the models
+from timm_wavemix.hub import make_card
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / 'scripts'))
@@ -39,6 +39,13 @@ OFFICIAL = {
     'wavemix_256_16_l4.in1k': (dict(num_classes=1000, depth=16, final_dim=256, level=4, stride=2), 62_764_776),
     'wavemix_256_12_l2_p8.places365': (
         dict(num_classes=365, depth=12, final_dim=256, level=2, patch_size=8), 28_449_261),
+}
+INPUT_ASSUMED = {  # the authors state neither the size nor the normalisation of their images
+    'wavemix_lite_256_8.cifar100',
+    'wavemix_lite_256_10.cifar100',
+    'wavemix_256_16_l3_p4.in1k',
+    'wavemix_256_16_l4.in1k',
+    'wavemix_256_12_l2_p8.places365',
 }
 KINDS = [  # one model of each block and stem, made small for most tests
     'wavemix_lite_144_7.cifar10',
@@ -264,12 +271,13 @@ def test_a_converted_folder_is_the_model(tmp_path, name):
 
 @pytest.mark.parametrize('name', OFFICIAL)
 def test_a_card_says_whose_the_figures_are(name):
-    card = convert_official.card(name)
-    _, metadata, text = card.split('---\n', 2)
-    assert yaml.safe_load(metadata)['license'] == 'mit'
-    config = yaml.safe_load((ROOT / 'hub_configs' / f'{name}.yaml').read_text())
-    assert f"{config['metrics']['top1']:.2f} %, the authors' claim, not measured by us" in text
-    assert ('assumed' in text) == (not config['preprocessing']['input_known'])
+    facts = yaml.safe_load((ROOT / 'hub_configs' / f'{name}.yaml').read_text())
+    card = make_card(timm.create_model(name), f'org/{name}', facts)
+    assert (card.data.license, card.data.base_model) == ('mit', 'cloudwalker/wavemix')
+    assert [result.metric_value for result in card.data.eval_results] == [facts['metrics']['top1']]
+    assert "**Metrics, source:** the authors' claim" in card.text
+    assert ('assumed' in card.text) == (name in INPUT_ASSUMED)
+    assert 'arXiv:2205.14375' in card.text and 'arXiv:2203.03689' not in card.text
 
 
 def test_only_official_weights_convert(tmp_path):

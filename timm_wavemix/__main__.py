@@ -1,4 +1,4 @@
-"""Run a script, such as timm's train.py, with the WaveMix models registered."""
+"""Run a script, such as timm's train.py, with the WaveMix models registered, or push a model to the Hub."""
 import argparse
 import os
 import runpy
@@ -6,9 +6,12 @@ import sys
 
 
 def main() -> None:
+    if sys.argv[1:2] == ['push']:
+        from .hub import main as push  # only here, scripts don't need what it imports
+        return push(sys.argv[2:], prog='python -m timm_wavemix push')
     parser = argparse.ArgumentParser(
         prog='python -m timm_wavemix',
-        usage='%(prog)s [-h] SCRIPT [ARGS ...]',
+        usage='%(prog)s [-h] SCRIPT [ARGS ...]\n       %(prog)s push [-h] NAME_OR_CHECKPOINT --repo-id ORG/NAME ...',
         description=__doc__,
         epilog='example: %(prog)s train.py --model wavemix_16_5 --data-dir DIR',
     )

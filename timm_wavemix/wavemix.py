@@ -11,6 +11,7 @@ Where the text of the paper leaves a width open, it is the one that gives the pa
 The second paper's models, which are those of the official weights, have WaveMix-Lite or cascaded blocks, and most of
 them patches at the end of the stem.
 """
+import os
 import re
 from pathlib import Path
 from pickle import UnpicklingError
@@ -759,10 +760,11 @@ _TINY_IMAGENET = dict(num_classes=200, mean=(0.4825, 0.4499, 0.3984), std=(0.276
 _GALAXY10 = dict(
     num_classes=10, input_size=(3, 256, 256), pool_size=(64, 64), mean=(0., 0., 0.), std=(1., 1., 1.))
 
+WEIGHTS = Path(__file__).parent / 'weights'  # those that come with the package
 
 default_cfgs = generate_default_cfgs({
     'wavemix_16_5.fashion_mnist': _cfg(
-        file=str(Path(__file__).parent / 'weights' / 'wavemix_16_5.fashion_mnist.safetensors'),
+        file=str(WEIGHTS / 'wavemix_16_5.fashion_mnist.safetensors'),
         input_size=(3, 28, 28), pool_size=(28, 28), mean=(0.2860, 0.2860, 0.2860), std=(0.3530, 0.3530, 0.3530),
         label_names=(
             'T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat',
@@ -795,6 +797,13 @@ default_cfgs = generate_default_cfgs({
 
 
 def _create_wavemix(variant: str, pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    hub_org = os.environ.get('TIMM_WAVEMIX_HUB_ORG')
+    if hub_org:
+        # our own weights from there, not from the package; a file that the caller names goes before
+        overlay = kwargs.get('pretrained_cfg_overlay') or {}
+        cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), overlay)
+        if cfg.file and Path(cfg.file).parent == WEIGHTS and 'file' not in overlay:
+            kwargs['pretrained_cfg_overlay'] = dict(overlay, file=None, hf_hub_id=f'{hub_org}/{variant}.{cfg.tag}')
     if 'levels' in kwargs:
         cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay'))
         kwargs.setdefault('img_size', cfg.input_size[1:])
