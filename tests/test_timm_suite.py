@@ -40,13 +40,13 @@ def timm_tests(tmp_path_factory):
     return tests
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 def test_timms_model_tests_pass_without_a_skip(timm_tests, tmp_path):
     report = tmp_path / 'report.xml'
     result = subprocess.run(
         [sys.executable, '-m', 'pytest', '-q', '-k', f'wavemix and not ({" or ".join(LEFT_OUT)})',
          '-p', 'no:cacheprovider', '-W', 'ignore', f'--junit-xml={report}', 'test_models.py'],
-        cwd=timm_tests, env={**os.environ, 'TORCH_BACKEND': 'timm_wavemix', 'HF_HUB_OFFLINE': '1'},
+        cwd=timm_tests, env={**os.environ, 'TORCH_BACKEND': 'timm_wavemix', 'HF_HUB_OFFLINE': '1', 'TIMEOUT': '600'},
         capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
 
