@@ -10,6 +10,7 @@ import timm
 import torch
 import yaml
 
+import timm_wavemix
 from timm_wavemix.hub import make_card
 
 ROOT = Path(__file__).parent.parent
