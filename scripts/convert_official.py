@@ -4,6 +4,7 @@
 A pickle that would run code is refused.
 """
 import argparse
+import sys
 from pathlib import Path
 from typing import Optional
 
@@ -44,5 +45,10 @@ if __name__ == '__main__':
     parser.add_argument('--checkpoint', type=Path, help="local copy of the authors' .pth, in place of the Hub's")
     parser.add_argument('--repo-id', metavar='ORG/NAME', help='where you will push it, for the examples on the card')
     args = parser.parse_args()
-    convert(**vars(args))
+    if args.checkpoint and not args.checkpoint.is_file():
+        parser.error(f"--checkpoint: there is no file '{args.checkpoint}'.")
+    try:
+        convert(**vars(args))
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"{parser.prog}: {' '.join(str(error).split())}")
     print(f'{args.folder}: {", ".join(sorted(path.name for path in args.folder.iterdir()))}')

@@ -538,6 +538,12 @@ def test_dry_run_shows_all_and_sends_nothing(server, push):
     assert re.search(rf'model.safetensors +{size:,} bytes', out)
 
 
+def test_config_without_an_architecture_is_named(push, folder):
+    (folder / 'config.json').write_text('{}')
+    code, out, err = push(folder, '--repo-id', 'org/model')
+    assert code == 1 and "has no 'architecture': write the folder with timm.models.save_for_hf" in err
+
+
 # the card
 
 

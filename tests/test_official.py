@@ -1,6 +1,7 @@
 """The authors' published weights: against the authors' package, and through each way that weights reach a model."""
 import os
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 
@@ -285,3 +286,18 @@ def test_only_official_weights_convert(tmp_path):
     with pytest.raises(ValueError, match='no weights of wavemix_16_5.fashion_mnist: choose from .*_256_16_l4.in1k'):
         convert_official.convert('wavemix_16_5.fashion_mnist', tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('args, code, message', [
+    (['wavemix_lite_144_7.cifar10', '--checkpoint', 'missing.pth'], 2, "there is no file 'missing.pth'"),
+    (['wavemix_lite_144_7.cifar10', '--checkpoint', 'junk.pth'], 1, 'cannot be read'),
+    (['wavemix_16_5.fashion_mnist'], 1, 'no weights of wavemix_16_5.fashion_mnist'),
+])
+def test_conversion_errors_are_one_line(tmp_path, args, code, message):
+    (tmp_path / 'junk.pth').write_bytes(b'junk' * 100)
+    result = subprocess.run(
+        [sys.executable, '-W', 'ignore', ROOT / 'scripts' / 'convert_official.py', *args[:1], 'out', *args[1:]],
+        cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True)
+    assert result.returncode == code
+    assert message in result.stderr.splitlines()[-1]
+    assert 'Traceback' not in result.stderr and not (tmp_path / 'out').exists()
