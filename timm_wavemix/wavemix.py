@@ -182,13 +182,9 @@ class UpConv2d(nn.ConvTranspose2d):
         # pixel of a stride x stride cell.
         weight = F.pad(self.weight, [stride - 1] * 4)
         weight = weight.view(self.in_channels, self.out_channels, 3, stride, 3, stride).flip(2, 4)
-        weight = weight.permute(3, 5, 1, 0, 2, 4).flatten(0, 2)
-        x = F.conv2d(x, weight, bias.repeat(stride * stride), padding=1)
-        # pixel shuffle in channels_last, where rows of a cell move as a whole
-        batch, _, height, width = x.shape
-        x = x.permute(0, 2, 3, 1).reshape(batch, height, width, stride, stride * self.out_channels)
-        x = x.transpose(2, 3).reshape(batch, stride * height, stride * width, self.out_channels)
-        return x.permute(0, 3, 1, 2)
+        weight = weight.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
+        x = F.conv2d(x, weight, bias.repeat_interleave(stride * stride), padding=1)
+        return F.pixel_shuffle(x, stride)
 
     @torch.jit.ignore
     def fold_norm(self, norm: nn.Module) -> nn.Module:
