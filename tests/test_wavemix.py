@@ -263,6 +263,13 @@ def test_dropout_rate_and_independence(p):
     assert Dropout(p).eval()(torch.ones(9)).eq(1).all()
 
 
+def test_timms_reentrant_checkpoints_lose_no_gradient(kwargs, monkeypatch):
+    monkeypatch.setattr('timm.models._manipulate.use_reentrant_ckpt', lambda: True)
+    model = create(**kwargs).train()
+    model(images(2, 3, 12, 12)).square().sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
 def test_gradients_with_dropout_are_those_of_the_masks_that_were_drawn(kwargs):
     model, x = create(proj_drop_rate=0.5, **kwargs).double().train(), images(2, 3, 12, 12).double()
     for module in model.modules():

@@ -273,9 +273,10 @@ class WaveMixBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         height, width = x.shape[-2:]
         shortcut = x
-        # The backward pass computes the cheap parts again rather than keep what they hold, here and in WaveMix-Lite
+        # The backward pass computes the cheap parts again rather than keep what they hold, in every block. Never with
+        # timm's reentrant checkpoints, which give lists of tensors no gradient.
         if self.training and not torch.jit.is_scripting():
-            levels = checkpoint(self._mix_channels, x)
+            levels = checkpoint(self._mix_channels, x, use_reentrant=False)
         else:
             levels = self._mix_channels(x)
         outs = []
@@ -283,7 +284,7 @@ class WaveMixBlock(nn.Module):
             outs.append(up(levels[i])[..., :height, :width])
         x = torch.cat(outs, dim=1)
         if self.training and not torch.jit.is_scripting():
-            x = checkpoint(self._mix_levels, x)
+            x = checkpoint(self._mix_levels, x, use_reentrant=False)
         else:
             x = self._mix_levels(x)
         x = self.norm(x)
@@ -331,7 +332,7 @@ class WaveMixLiteBlock(nn.Module):
         height, width = x.shape[-2:]
         shortcut = x
         if self.training and not torch.jit.is_scripting():
-            x = checkpoint(self._feed_forward, x)
+            x = checkpoint(self._feed_forward, x, use_reentrant=False)
         else:
             x = self._feed_forward(x)
         x = self.up(x)[..., :height, :width]
@@ -399,7 +400,7 @@ class WaveMixCascadeBlock(nn.Module):
         for mlp, up, norm in zip(self.mlps, self.ups, self.norms):
             ll = lls.pop()
             if self.training and not torch.jit.is_scripting():
-                x = checkpoint(mlp, ll, coarser)
+                x = checkpoint(mlp, ll, coarser, use_reentrant=False)
             else:
                 x = mlp(ll, coarser)
             x = up(x)[..., :ll.shape[-2], :ll.shape[-1]]
