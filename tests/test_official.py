@@ -248,7 +248,7 @@ def test_a_pickle_that_would_run_code_is_refused(hub, tmp_path, save, where):
         if where == 'hub':
             timm.create_model(name, pretrained=True, cache_dir=cache_dir)
         else:
-            convert_official.convert(name, out, file)
+            convert_official.convert(name, out, f'org/{name}', file)
     assert not evil.exists() and not out.exists()
 
 
@@ -259,7 +259,7 @@ def test_a_converted_folder_is_the_model(tmp_path, name):
     expected = official(name)
     torch.save(expected.state_dict(), tmp_path / 'weights.pth')
     folder = tmp_path / name
-    convert_official.convert(name, folder, tmp_path / 'weights.pth')
+    convert_official.convert(name, folder, f'org/{name}', tmp_path / 'weights.pth')
     assert {path.name for path in folder.iterdir()} == {'model.safetensors', 'config.json', 'README.md'}
 
     model = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
@@ -284,7 +284,7 @@ def test_a_card_says_whose_the_figures_are(name):
 
 def test_only_official_weights_convert(tmp_path):
     with pytest.raises(ValueError, match='no weights of wavemix_16_5.fashion_mnist: choose from .*_256_16_l4.in1k'):
-        convert_official.convert('wavemix_16_5.fashion_mnist', tmp_path / 'out')
+        convert_official.convert('wavemix_16_5.fashion_mnist', tmp_path / 'out', 'org/model')
     assert not (tmp_path / 'out').exists()
 
 

@@ -263,6 +263,11 @@ def test_dropout_rate_and_independence(p):
     assert Dropout(p).eval()(torch.ones(9)).eq(1).all()
 
 
+def test_a_trace_of_dropout_holds_for_other_sizes():
+    traced = torch.jit.trace(Dropout(0.5).train(), torch.ones(2, 3), check_trace=False)
+    assert set(traced(torch.ones(500, 7)).unique().tolist()) == {0., 2.}
+
+
 def test_timms_reentrant_checkpoints_lose_no_gradient(kwargs, monkeypatch):
     monkeypatch.setattr('timm.models._manipulate.use_reentrant_ckpt', lambda: True)
     model = create(**kwargs).train()
@@ -303,6 +308,39 @@ def test_gradients_come_in_the_memory_format_of_their_maps(kwargs, memory_format
             lambda module, args, y: y.register_hook(lambda grad: same.append(grad.stride() == y.stride())) and None)
     model(images(2, 3, 12, 12).contiguous(memory_format=memory_format)).sum().backward()
     assert same == [True] * len(model.blocks)
+
+
+@pytest.mark.parametrize('training', [False, True])
+@pytest.mark.parametrize('gradients', [False, True])
+def test_hooks_see_every_layer_and_what_they_see_stays(kwargs, training, gradients):
+    model, x = create(proj_drop_rate=0., **kwargs).train(training), images(2, 3, 13, 11)
+    with torch.no_grad():
+        plain = copy.deepcopy(model)(x)
+    seen = {}
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda module, args, y, name=name: seen.update({name: (y, y.clone())}) and None)
+    with torch.set_grad_enabled(gradients):
+        y = model(x)
+    unseen = [name for name, _ in model.named_modules() if name not in seen]
+    assert all(isinstance(model.get_submodule(name), torch.nn.ModuleList) for name in unseen)
+    assert all(torch.equal(kept, copied) for kept, copied in seen.values())
+    torch.testing.assert_close(y, plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.recent_torch
+def test_backward_hooks_of_every_layer(kwargs):
+    model, called = create(**kwargs).train(), set()
+    for name, module in model.named_modules():
+        module.register_full_backward_hook(lambda *args, name=name: called.add(name))
+    model(images(2, 3, 12, 12)).sum().backward()
+    assert {name for name, p in model.named_modules() if list(p.parameters(recurse=False))} <= called
+
+
+def test_inference_without_gradients_gives_the_same_logits(kwargs):
+    model, x = create(**kwargs), images(2, 3, 13, 11)
+    with torch.inference_mode():
+        logits = model(x)
+    torch.testing.assert_close(logits, model(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('name, share', [
@@ -432,6 +470,10 @@ def test_compile_has_no_graph_break_and_a_dynamic_batch(kwargs):
     actual.square().sum().backward()
     assert all(p.grad is not None for p in model.parameters())
 
+    model.eval(), eager.eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(x), eager(x), rtol=1e-4, atol=1e-4)
+
 
 def test_torchscript_survives_a_file(kwargs, tmp_path):
     model, x = create(scriptable=True, **kwargs), images(2, 3, 28, 28)
@@ -492,6 +534,10 @@ def test_levels_that_the_image_gives_are_accepted(levels, img_size):
 
 def test_levels_that_the_patches_give_are_accepted():
     timm.create_model('wavemix_192_16_l3_p4', levels=7, img_size=260, device='meta')
+
+
+def test_a_config_may_have_images_too_small_for_the_levels():
+    timm.create_model('wavemix_256_16_l4', pretrained_cfg=dict(input_size=(3, 32, 32)), device='meta')
 
 
 def test_missing_wavelet_extra_is_named_when_the_model_is_made(monkeypatch):

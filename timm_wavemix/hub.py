@@ -58,8 +58,8 @@ CITATIONS = {  # by the paper_ids of a pretrained_cfg
 CARD = """\
 # {name}
 
-A [WaveMix](https://arxiv.org/abs/{arxiv}) image classifier: a fixed 2-D Haar wavelet transform mixes the tokens, in
-place of attention. It runs in [timm](https://github.com/huggingface/pytorch-image-models) with the package
+A [WaveMix](https://arxiv.org/abs/{arxiv}) image classifier: a fixed 2-D wavelet transform mixes the tokens, in place
+of attention. It runs in [timm](https://github.com/huggingface/pytorch-image-models) with the package
 `timm_wavemix`, which registers its architecture.
 
 ## Details
@@ -269,14 +269,14 @@ def _comparison(model: nn.Module, name: str, facts: Dict[str, Any]) -> List[str]
     for file in sorted(hub_configs().glob('*.yaml')):
         others = yaml.safe_load(file.read_text(encoding='utf-8'))
         if file.stem != name and others['dataset']['name'] == facts.get('dataset', {}).get('name'):
-            rows.append((file.stem, timm.create_model(file.stem), others))
+            rows.append((file.stem, timm.create_model(file.stem, device='meta'), others))
     lines = ['| model | params (M) | image size | top-1 (%) | top-1 by |', '|---|---|---|---|---|']
-    for name, model, facts in rows:
-        metrics = facts.get('metrics', {})
-        params = sum(p.numel() for p in model.parameters()) / 1e6
-        size = 'x'.join(map(str, model.pretrained_cfg['input_size']))
+    for row_name, row_model, row_facts in rows:
+        metrics = row_facts.get('metrics', {})
+        params = sum(p.numel() for p in row_model.parameters()) / 1e6
+        size = 'x'.join(map(str, row_model.pretrained_cfg['input_size']))
         by = metrics.get('source', 'own measurement') if metrics else ''
-        lines.append(f"| {name} | {params:.2f} | {size} | {metrics.get('top1', 'unknown')} | {by} |")
+        lines.append(f"| {row_name} | {params:.2f} | {size} | {metrics.get('top1', 'unknown')} | {by} |")
     return lines
 
 

@@ -87,16 +87,17 @@ class WaveletConv2d(nn.Conv2d):
 
 @register_notrace_module  # torch.fx cannot trace control flow that depends on the device
 class Dropout(nn.Dropout):
-    """Dropout of any tensor. A rate between 0 and 1 is rounded to a multiple of 2^-16 between them."""
+    """Dropout of a tensor of any shape. On a CPU the rate is rounded to a multiple of 2^-16, but to neither 0 nor 1."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if torch.jit.is_scripting() or x.device.type != 'cpu' or not self.training or self.p in (0., 1.):
+        if not self.training or self.p in (0., 1.) or x.device.type != 'cpu' or torch.jit.is_scripting() or \
+                torch.jit.is_tracing():  # a trace would keep the size of the mask
             return F.dropout(x, self.p, self.training)
         # Drawing the mask on a CPU took longer than the rest of an MLP: torch draws one number after the other, on one
         # thread. Here each of them is good for four elements.
         bits = torch.randint(-2 ** 63, 2 ** 63 - 1, ((x.numel() + 3) // 4,), dtype=torch.int64).view(torch.int16)
         like = torch.empty_like(x, dtype=torch.int16)
-        dropped = min(max(1, round(self.p * 2 ** 16)), 2 ** 16 - 1)
+        dropped = min(max(1, round(self.p * 2 ** 16)), 2 ** 16 - 2)  # what is kept times 2^16 would overflow float16
         keep = bits.as_strided(like.shape, like.stride()) >= dropped - 2 ** 15
         return x * keep.to(x.dtype).mul_(2 ** 16 / (2 ** 16 - dropped))
 
@@ -138,6 +139,39 @@ class WaveletMlp(nn.Module):
         return x
 
 
+class UpConv2d(nn.ConvTranspose2d):
+    """Transposed convolution to exactly `stride` times the size, with one pixel of overlap between neighbours.
+
+    `(B, in_channels, H, W)` -> `(B, out_channels, stride * H, stride * W)`. An `affine` pair of scale and shift, each
+    `(out_channels,)`, is applied to the output.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, device=None, dtype=None):
+        super().__init__(
+            in_channels, out_channels, stride + 2, stride=stride, padding=1, device=device, dtype=dtype)
+
+    def forward(self, x: torch.Tensor, affine: Optional[Tuple[torch.Tensor, torch.Tensor]] = None) -> torch.Tensor:
+        stride, weight, bias = self.stride[0], self.weight, self.bias
+        assert bias is not None  # for TorchScript
+        if affine is not None:
+            scale, shift = affine
+            weight, bias = weight * scale[:, None, None], bias * scale + shift
+        if self.out_channels > 4:
+            if not self.training:
+                return F.conv_transpose2d(x, weight, bias, self.stride, self.padding)
+            # oneDNN sums the gradient of a bias inside the convolution much more slowly than outside
+            x = F.conv_transpose2d(x, weight, None, self.stride, self.padding)
+            return x.add_(bias[:, None, None].to(x.dtype))
+        # Few output channels leave the vector lanes of a transposed convolution empty (measured on CPUs). A kernel of
+        # stride + 2 reaches only the neighbouring inputs, so it is also a 3x3 convolution to one channel for each
+        # pixel of a stride x stride cell.
+        weight = F.pad(weight, [stride - 1] * 4)
+        weight = weight.view(self.in_channels, self.out_channels, 3, stride, 3, stride).flip(2, 4)
+        weight = weight.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
+        x = F.conv2d(x, weight, bias.repeat_interleave(stride * stride), padding=1)
+        return F.pixel_shuffle(x, stride)
+
+
 def norm_affine(norm: nn.Module) -> Optional[Tuple[torch.Tensor, torch.Tensor]]:
     """Scale and shift, each `(channels,)`, of a batch norm with its running statistics. None for any other norm."""
     if type(norm) is not nn.BatchNorm2d or not (norm.affine and norm.track_running_stats):
@@ -146,61 +180,31 @@ def norm_affine(norm: nn.Module) -> Optional[Tuple[torch.Tensor, torch.Tensor]]:
     return scale, norm.bias - norm.running_mean * scale
 
 
-def norm_inplace(x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
-    """Norm of a map that nothing else needs: `x` is overwritten where that is possible.
+def inference_affine(layer: nn.Module, norm: nn.Module) -> Optional[Tuple[torch.Tensor, torch.Tensor]]:
+    """What `norm_affine` gives, where the output of `layer` may be overwritten with that of `norm` unnoticed.
 
-    To get the memory of another large map from the system takes a CPU longer than the arithmetic.
+    That is: no gradients, no trace, and no hooks on the two. To get the memory of another large map from the system
+    takes a CPU longer than the arithmetic.
     """
-    affine = None if norm.training else norm_affine(norm)
+    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (layer, norm))
+    noticed = norm.training or hooked or torch.is_grad_enabled() or torch.jit.is_tracing()
+    return None if noticed else norm_affine(norm)
+
+
+def fold_norm(up: UpConv2d, norm: nn.Module) -> nn.Module:
+    """Take a batch norm of the output of `up` into its weights, for inference.
+
+    Returns:
+        What is left of the norm: the identity, or `norm` itself if it is of another kind.
+    """
+    affine = norm_affine(norm)
     if affine is None:
-        return norm(x)
+        return norm
     scale, shift = affine
-    return x.mul_(scale[:, None, None].to(x.dtype)).add_(shift[:, None, None].to(x.dtype))
-
-
-class UpConv2d(nn.ConvTranspose2d):
-    """Transposed convolution to exactly `stride` times the size, with one pixel of overlap between neighbours.
-
-    `(B, in_channels, H, W)` -> `(B, out_channels, stride * H, stride * W)`.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int, device=None, dtype=None):
-        super().__init__(
-            in_channels, out_channels, stride + 2, stride=stride, padding=1, device=device, dtype=dtype)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        stride, bias = self.stride[0], self.bias
-        assert bias is not None  # for TorchScript
-        if self.out_channels > 4:
-            if not self.training:
-                return F.conv_transpose2d(x, self.weight, bias, self.stride, self.padding)
-            # oneDNN sums the gradient of a bias inside the convolution much more slowly than outside
-            x = F.conv_transpose2d(x, self.weight, None, self.stride, self.padding)
-            return x.add_(bias[:, None, None].to(x.dtype))
-        # Few output channels leave the vector lanes of a transposed convolution empty (measured on CPUs). A kernel of
-        # stride + 2 reaches only the neighbouring inputs, so it is also a 3x3 convolution to one channel for each
-        # pixel of a stride x stride cell.
-        weight = F.pad(self.weight, [stride - 1] * 4)
-        weight = weight.view(self.in_channels, self.out_channels, 3, stride, 3, stride).flip(2, 4)
-        weight = weight.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
-        x = F.conv2d(x, weight, bias.repeat_interleave(stride * stride), padding=1)
-        return F.pixel_shuffle(x, stride)
-
-    @torch.jit.ignore
-    def fold_norm(self, norm: nn.Module) -> nn.Module:
-        """Take a batch norm of the output into the weights, for inference.
-
-        Returns:
-            What is left of the norm: the identity, or `norm` itself if it is of another kind.
-        """
-        affine = norm_affine(norm)
-        if affine is None:
-            return norm
-        scale, shift = affine
-        with torch.no_grad():
-            self.weight.mul_(scale[:, None, None])
-            self.bias.mul_(scale).add_(shift)
-        return nn.Identity()
+    with torch.no_grad():
+        up.weight.mul_(scale[:, None, None])
+        up.bias.mul_(scale).add_(shift)
+    return nn.Identity()
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -287,8 +291,11 @@ class WaveMixBlock(nn.Module):
             x = checkpoint(self._mix_levels, x, use_reentrant=False)
         else:
             x = self._mix_levels(x)
-        x = self.norm(x)
-        return self.drop_path(x).add_(shortcut)
+        affine = None if torch.jit.is_scripting() else inference_affine(self.act, self.norm)
+        if affine is not None:
+            scale, shift = affine
+            return x.mul_(scale[:, None, None].to(x.dtype)).add_(shift[:, None, None].to(x.dtype)).add_(shortcut)
+        return self.drop_path(self.norm(x)) + shortcut
 
 
 class WaveMixLiteBlock(nn.Module):
@@ -335,17 +342,16 @@ class WaveMixLiteBlock(nn.Module):
             x = checkpoint(self._feed_forward, x, use_reentrant=False)
         else:
             x = self._feed_forward(x)
-        x = self.up(x)[..., :height, :width]
-        if torch.jit.is_scripting():
-            x = self.norm(x)
-        else:
-            x = norm_inplace(x, self.norm)
-        return self.drop_path(x).add_(shortcut)
+        affine = None if torch.jit.is_scripting() else inference_affine(self.up, self.norm)
+        x = self.up(x, affine)[..., :height, :width]
+        if affine is not None:
+            return x.add_(shortcut)
+        return self.drop_path(self.norm(x)) + shortcut
 
     @torch.jit.ignore
     def reparameterize(self) -> None:
         """Fold the batch norm into the transposed convolution, for inference."""
-        self.norm = self.up.fold_norm(self.norm)
+        self.norm = fold_norm(self.up, self.norm)
 
 
 class WaveMixCascadeBlock(nn.Module):
@@ -403,26 +409,25 @@ class WaveMixCascadeBlock(nn.Module):
                 x = checkpoint(mlp, ll, coarser, use_reentrant=False)
             else:
                 x = mlp(ll, coarser)
-            x = up(x)[..., :ll.shape[-2], :ll.shape[-1]]
-            if torch.jit.is_scripting():
+            affine = None if torch.jit.is_scripting() else inference_affine(up, norm)
+            x = up(x, affine)[..., :ll.shape[-2], :ll.shape[-1]]
+            if affine is None:
                 x = norm(x)
-            else:
-                x = norm_inplace(x, norm)
             coarser = x
-        return self.drop_path(x).add_(shortcut)
+        return self.drop_path(x) + shortcut
 
     @torch.jit.ignore
     def reparameterize(self) -> None:
         """Fold the batch norms into the transposed convolutions, for inference."""
-        self.norms = nn.ModuleList([up.fold_norm(norm) for up, norm in zip(self.ups, self.norms)])
+        self.norms = nn.ModuleList([fold_norm(up, norm) for up, norm in zip(self.ups, self.norms)])
 
 
 class Stem(nn.Sequential):
-    """Two 3x3 convolutions, section 4.3 of the paper. `(B, in_chans, H, W)` -> `(B, dim, H / stride², W / stride²)`.
+    """Two 3x3 convolutions, section 4.3 of the paper.
 
-    With a `patch_size` they have half the channels, and a convolution of patches, activation and norm follow, as in
-    the second paper (arXiv 2205.14375): -> `(B, dim, H / stride² / patch_size, W / stride² / patch_size)`, where
-    pixels that fill no patch are left out.
+    `(B, in_chans, H, W)` -> `(B, dim, ceil(H / stride²), ceil(W / stride²))`. With a `patch_size` they have half the
+    channels, and a convolution of patches, activation and norm follow, as in the second paper (arXiv 2205.14375):
+    the sides are then divided by `patch_size`, and pixels that fill no patch are left out.
 
     Raises:
         ValueError: `dim` cannot be divided by 2, or by 4 with a `patch_size`.
@@ -440,12 +445,12 @@ class Stem(nn.Sequential):
             dtype=None,
     ):
         dd = {'device': device, 'dtype': dtype}
-        divisor = 2 if patch_size is None else 4
+        divisor = 2 if patch_size is None else 4  # the channels are halved once, or twice with patches
         if dim % divisor != 0:
             raise ValueError(
                 f'dim={dim} cannot be divided by {divisor} for the stem: use a multiple of {divisor}, such as '
                 f'{dim + -dim % divisor}.')
-        conv_dim = 2 * dim // divisor
+        conv_dim = dim if patch_size is None else dim // 2
         super().__init__(
             nn.Conv2d(in_chans, conv_dim // 2, 3, stride=stride, padding=1, **dd),
             nn.Conv2d(conv_dim // 2, conv_dim, 3, stride=stride, padding=1, **dd),
@@ -470,7 +475,7 @@ class Stem(nn.Sequential):
         return x
 
 
-class KeepGradFormat(torch.autograd.Function):
+class PreserveGradFormat(torch.autograd.Function):
     """Identity that hands back the gradient in the memory format of the input.
 
     Global average pooling gives its gradient in NCHW, and from block to block the residual connections would carry it
@@ -491,7 +496,8 @@ class WaveMix(nn.Module):
     """WaveMix image classifier, section 3.1 of the paper. `(B, in_chans, H, W)` -> `(B, num_classes)`.
 
     Any H and W from 1 up work, with a `patch_size` from one patch up: a level with an odd side is zero-padded and the
-    result cropped, so that every block keeps the size of the map.
+    result cropped, so that every block keeps the size of the map. In training every block computes the cheap part of
+    its forward pass again in the backward pass, to save memory; `set_grad_checkpointing` does so for whole blocks.
 
     Args:
         dim: Channels of every block (the first number in the paper's names).
@@ -514,7 +520,8 @@ class WaveMix(nn.Module):
 
     Raises:
         ImportError: `wavelet` needs the extra `wavelets`.
-        ValueError: `dim` or `img_size` does not go with `levels`, or `wavelet` is unknown.
+        ValueError: `dim` does not go with `block`, `levels` or `patch_size`, `levels` not with `block` or `img_size`,
+            or `wavelet` is unknown.
     """
 
     def __init__(
@@ -547,7 +554,7 @@ class WaveMix(nn.Module):
         self.grad_checkpointing = False
 
         act_layer, norm_layer = get_act_layer(act_layer), get_norm_layer(norm_layer)
-        stride, patch = stem_stride ** 2, patch_size or 1
+        stride, patch = stem_stride ** 2, 1 if patch_size is None else patch_size
         if img_size is not None:
             # a level halves at least one side: the stem's map of n pixels along its longer side has ceil(log2(n))
             map_size = ((max(to_2tuple(img_size)) - 1) // stride + 1) // patch
@@ -666,8 +673,6 @@ class WaveMix(nn.Module):
             x = checkpoint_seq(self.blocks, x)
         else:
             x = self.blocks(x)
-        if self.training and not torch.jit.is_scripting():
-            x = KeepGradFormat.apply(x)
         return x
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
@@ -675,6 +680,8 @@ class WaveMix(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.forward_features(x)
+        if self.training and not torch.jit.is_scripting():
+            x = PreserveGradFormat.apply(x)
         x = self.forward_head(x)
         return x
 
@@ -810,9 +817,9 @@ def _create_wavemix(variant: str, pretrained: bool = False, **kwargs: Any) -> Wa
         cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), overlay)
         if cfg.file and Path(cfg.file).parent == WEIGHTS and 'file' not in overlay:
             kwargs['pretrained_cfg_overlay'] = dict(overlay, file=None, hf_hub_id=f'{hub_org}/{variant}.{cfg.tag}')
-    if 'levels' in kwargs:
-        cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay'))
-        kwargs.setdefault('img_size', cfg.input_size[1:])
+    tag = kwargs.get('pretrained_cfg')
+    if 'levels' in kwargs and (tag is None or isinstance(tag, str)):  # a config of the caller's own is left in peace
+        kwargs.setdefault('img_size', resolve_pretrained_cfg(variant, tag).input_size[1:])
     try:
         return build_model_with_cfg(
             WaveMix, variant, pretrained,
@@ -820,12 +827,10 @@ def _create_wavemix(variant: str, pretrained: bool = False, **kwargs: Any) -> Wa
             feature_cfg=dict(out_indices=3, feature_cls='getter'),  # the last three of blocks that are all of one size
             **kwargs,
         )
-    except (SafetensorError, UnpicklingError, EOFError, LookupError) as e:  # what readers make of a damaged file
-        if not pretrained:
-            raise
+    except (SafetensorError, UnpicklingError, EOFError) as e:  # what readers make of a damaged file
         raise RuntimeError(
             f'The weights of {variant} cannot be read, their file is damaged ({e!r}): '
-            'fetch or install it again.') from e
+            'delete it, from the cache if it is of the Hub, and fetch or install it again.') from e
 
 
 @register_model
