@@ -289,14 +289,14 @@ def test_only_official_weights_convert(tmp_path):
 
 
 @pytest.mark.parametrize('args, code, message', [
-    (['wavemix_lite_144_7.cifar10', '--checkpoint', 'missing.pth'], 2, "there is no file 'missing.pth'"),
-    (['wavemix_lite_144_7.cifar10', '--checkpoint', 'junk.pth'], 1, 'cannot be read'),
-    (['wavemix_16_5.fashion_mnist'], 1, 'no weights of wavemix_16_5.fashion_mnist'),
+    (['wavemix_lite_144_7.cifar10', 'out', '--checkpoint', 'missing.pth'], 2, "there is no file 'missing.pth'"),
+    (['wavemix_lite_144_7.cifar10', 'out', '--checkpoint', 'junk.pth'], 1, 'cannot be read'),
+    (['wavemix_16_5.fashion_mnist', 'out'], 1, 'no weights of wavemix_16_5.fashion_mnist'),
 ])
 def test_conversion_errors_are_one_line(tmp_path, args, code, message):
     (tmp_path / 'junk.pth').write_bytes(b'junk' * 100)
     result = subprocess.run(
-        [sys.executable, '-W', 'ignore', ROOT / 'scripts' / 'convert_official.py', *args[:1], 'out', *args[1:]],
+        [sys.executable, '-W', 'ignore', ROOT / 'scripts' / 'convert_official.py', *args, '--repo-id', 'org/model'],
         cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True)
     assert result.returncode == code
     assert message in result.stderr.splitlines()[-1]

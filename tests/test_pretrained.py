@@ -90,12 +90,16 @@ def test_damaged_safetensors_name_the_model(trained, tmp_path, damage):
         load(file)
 
 
-def test_unknown_activation_is_not_taken_for_a_damaged_file():
-    with pytest.raises(KeyError, match='nope'):
-        timm.create_model('wavemix_16_5', pretrained=True, act_layer='nope')
+@pytest.mark.parametrize('kwargs, error', [
+    ({'act_layer': 'nope'}, KeyError),
+    ({'features_only': True, 'feature_cls': 'hook', 'out_indices': (9,)}, IndexError),
+], ids=str)
+def test_wrong_arguments_are_not_taken_for_a_damaged_file(kwargs, error):
+    with pytest.raises(error):
+        timm.create_model('wavemix_16_5', pretrained=True, **kwargs)
 
 
-@pytest.mark.parametrize('junk', [b'<html>not found</html>' * 9, b''], ids=repr)
+@pytest.mark.parametrize('junk', [b'<html>not found</html>' * 9, b'hello' * 100, b''], ids=repr)
 def test_a_pth_of_junk_names_the_model(tmp_path, junk):
     (tmp_path / 'weights.pth').write_bytes(junk)
     with pytest.raises(RuntimeError, match='weights of wavemix_16_5 cannot be read|weights_only'):

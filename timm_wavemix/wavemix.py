@@ -827,7 +827,10 @@ def _create_wavemix(variant: str, pretrained: bool = False, **kwargs: Any) -> Wa
             feature_cfg=dict(out_indices=3, feature_cls='getter'),  # the last three of blocks that are all of one size
             **kwargs,
         )
-    except (SafetensorError, UnpicklingError, EOFError) as e:  # what readers make of a damaged file
+    except (SafetensorError, UnpicklingError, EOFError, LookupError) as e:  # what readers make of a damaged file
+        if not pretrained:
+            raise
+        _create_wavemix(variant, **dict(kwargs, device='meta'))  # raises it too if an argument is at fault
         raise RuntimeError(
             f'The weights of {variant} cannot be read, their file is damaged ({e!r}): '
             'delete it, from the cache if it is of the Hub, and fetch or install it again.') from e

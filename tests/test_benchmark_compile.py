@@ -1,0 +1,33 @@
+"""scripts/benchmark_compile.py, on one block of a model. No test depends on a time."""
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / 'scripts'))
+import benchmark_compile as script  # noqa: E402
+
+pytestmark = pytest.mark.recent_torch
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(timm, 'create_model', partial(timm.create_model, depth=1))
+    monkeypatch.setattr(script, 'PIXELS', 2 * 28 * 28)
+
+
+def test_both_modes_are_measured(small):
+    result = script.measure('wavemix_16_5', 'cpu', rounds=1)
+    assert (result['side'], result['batch'], len(result)) == (28, 2, 6)
+    assert all(value > 0 for value in result.values())
+    cells = script.table([('wavemix_16_5', result)]).splitlines()[-1].split(' | ')
+    assert cells[:2] == ['| `wavemix_16_5`', '2 of 28x28'] and len(cells) == 6
+
+
+def test_a_graph_break_is_no_result(small, monkeypatch):
+    monkeypatch.setattr(timm.layers.ClassifierHead, 'forward', torch._dynamo.disable(lambda self, x: x.mean((2, 3))))
+    with pytest.raises(torch._dynamo.exc.TorchDynamoException):
+        script.measure('wavemix_16_5', 'cpu', rounds=1)
