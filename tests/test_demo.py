@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 DEMO = Path(__file__).parent.parent / 'scripts' / 'demo.py'
+TEST_IMAGES = DEMO.parent / 'test_images.png'
 IMAGES = sorted((DEMO.parent / 'demo_images').glob('*.png'))
 FASHION_MNIST = Path('/usr/share/datasets/fashion-mnist')
 FOLDERS = [
@@ -54,3 +55,6 @@ def test_images_are_those_of_the_test_split():
         index, name = file.stem.split('_', 1)
         assert np.array_equal(np.asarray(Image.open(file)), images[int(index)]), file.name
         assert FOLDERS[labels[int(index)]] == name
+    sheet = np.asarray(Image.open(TEST_IMAGES)).reshape(10, 28, 50, 28).swapaxes(1, 2)
+    for label in range(10):
+        assert np.array_equal(sheet[label], images[labels == label][:50])
