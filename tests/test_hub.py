@@ -243,7 +243,7 @@ def test_checkpoint_of_a_model_that_was_pulled(server, push, pull, model, folder
 
 @needs_safe_globals
 @pytest.mark.parametrize('change, args, message', [
-    ({}, ['--use-ema'], 'has no EMA weights: push it without --use-ema, or train with --model-ema.'),
+    ({}, ['--use-ema'], 'has no EMA weights: leave out --use-ema, or train with --model-ema.'),
     ({'args': None}, [], "lacks the arguments of its training: give a checkpoint of timm's train.py"),
     ({'state_dict': {'fc.weight': torch.zeros(1)}}, [], 'The weights are not of this model'),
 ], ids=['no EMA', 'no arguments', 'other weights'])
