@@ -1,16 +1,17 @@
-"""Classify twelve Fashion-MNIST test images with the pretrained wavemix_16_5.
+"""Classify Fashion-MNIST test images with one of the pretrained models that come with the package.
 
-Prints a table of the predictions and the speed of the model, and draws the images with their predictions as a PNG.
+Prints a table of the predictions for twelve images and the speed of the model, and draws, as a PNG, these images with
+their predictions beside the confusion matrix of 500.
 
 The images in scripts/demo_images are the first of each class in the test split, and the two earliest among those that
 are the second of their class: chosen by this rule, not by what the model makes of them. A file is named after its index
-in the test split and its label.
+in the test split and its label. scripts/test_images.png has the first 50 test images of each class, in a row for each.
 """
 import argparse
 import re
 import sys
 from pathlib import Path
-from typing import List, NamedTuple
+from typing import List, NamedTuple, Sequence, Tuple
 
 import timm
 import torch
@@ -25,8 +26,10 @@ try:
 except ImportError as error:
     sys.exit(f"demo.py draws with matplotlib, which `pip install -e '.[demo]'` installs ({error}).")
 
-MODEL = 'wavemix_16_5'
+TAG = 'fashion_mnist'
 IMAGES = Path(__file__).parent / 'demo_images'
+TEST_IMAGES = Path(__file__).parent / 'test_images.png'
+SIDE = 28  # pixels of an image in it
 BATCH_SIZE = 64
 BLUE, ORANGE = '#0072b2', '#d55e00'  # a pair that the colour-blind can tell apart
 
@@ -43,17 +46,17 @@ class Result(NamedTuple):
         return self.prediction == self.label
 
 
-def load_model() -> torch.nn.Module:
-    """Create the pretrained model.
+def load_model(name: str) -> torch.nn.Module:
+    """Create a pretrained model.
 
     Raises:
         FileNotFoundError: The package lacks the weights.
     """
-    weights = Path(timm.get_pretrained_cfg(MODEL).file)
+    weights = Path(timm.get_pretrained_cfg(f'{name}.{TAG}').file)
     if not weights.is_file():
         raise FileNotFoundError(
             f'{weights} is missing: get it back with `git restore {weights.parent}`, or install timm-wavemix again.')
-    return timm.create_model(MODEL, pretrained=True).eval()
+    return timm.create_model(f'{name}.{TAG}', pretrained=True).eval()
 
 
 def classify(model: torch.nn.Module, device: torch.device) -> List[Result]:
@@ -73,6 +76,18 @@ def classify(model: torch.nn.Module, device: torch.device) -> List[Result]:
     return results
 
 
+def count_predictions(model: torch.nn.Module, device: torch.device) -> torch.Tensor:
+    """The confusion matrix of the images in the sheet: `(classes, classes)`, a row for each label."""
+    transform = create_transform(**resolve_model_data_config(model))
+    sheet = Image.open(TEST_IMAGES).convert('RGB')
+    matrix = []
+    for top in range(0, sheet.height, SIDE):
+        row = [sheet.crop((left, top, left + SIDE, top + SIDE)) for left in range(0, sheet.width, SIDE)]
+        classes = model(torch.stack([transform(image) for image in row]).to(device)).argmax(dim=-1)
+        matrix.append(classes.bincount(minlength=model.num_classes).cpu())
+    return torch.stack(matrix)
+
+
 def measure(model: torch.nn.Module, device: torch.device) -> Measurement:
     """Time the model on batches that lie on the device, for two seconds."""
     batch = torch.randn(BATCH_SIZE, *resolve_model_data_config(model)['input_size'], device=device)
@@ -81,10 +96,14 @@ def measure(model: torch.nn.Module, device: torch.device) -> Measurement:
     return timer.blocked_autorange(min_run_time=2)
 
 
-def draw(results: List[Result], title: str) -> Figure:
-    figure = Figure(figsize=(8, 7.6), dpi=150, layout='constrained')
-    figure.suptitle(title)
-    for result, ax in zip(results, figure.subplots(3, 4).flat):
+def draw(results: List[Result], matrix: torch.Tensor, names: Sequence[str], titles: Tuple[str, str]) -> Figure:
+    """The images with their predictions beside the confusion matrix."""
+    figure = Figure(figsize=(16, 7.6), dpi=150, layout='constrained')
+    left, right = figure.subfigures(1, 2)
+    for part, title in zip((left, right), titles):
+        part.suptitle(title)
+
+    for result, ax in zip(results, left.subplots(3, 4).flat):
         color = BLUE if result.right else ORANGE
         ax.imshow(result.image, interpolation='nearest')
         ax.set(xticks=[], yticks=[])
@@ -92,6 +111,17 @@ def draw(results: List[Result], title: str) -> Figure:
         ax.set_title(f'label: {result.label}', fontsize=10)
         remark = '' if result.right else 'WRONG: '
         ax.set_xlabel(f'{remark}{result.prediction} {result.probability:.3f}', fontsize=10, color=color)
+
+    ax = right.subplots()
+    ax.imshow(matrix, cmap='Blues')
+    for label, prediction in matrix.nonzero().tolist():
+        count = matrix[label, prediction].item()
+        ax.text(
+            prediction, label, count, ha='center', va='center',
+            color='white' if count > matrix.max() / 2 else 'black')
+    ax.set(xlabel='prediction', ylabel='label')
+    ax.set_xticks(range(len(names)), names, rotation=45, ha='right')
+    ax.set_yticks(range(len(names)), names)
     return figure
 
 
@@ -104,15 +134,16 @@ def working_device(name: str) -> torch.device:
     return device
 
 
-def demo(device: torch.device, output: Path) -> None:
+def demo(name: str, device: torch.device, output: Path) -> None:
     """Print the table and the speed, and write the picture.
 
     Raises:
         OSError: The weights are missing, or the picture cannot be written.
     """
-    model = load_model().to(device)
+    model = load_model(name).to(device, memory_format=torch.channels_last)  # the fastest
     with torch.inference_mode():
         results = classify(model, device)
+        matrix = count_predictions(model, device)
         measurement = measure(model, device)
 
     # lines of at most 52 columns, for narrow terminals
@@ -121,7 +152,9 @@ def demo(device: torch.device, output: Path) -> None:
         remark = '' if result.right else '  wrong'
         print(f'{result.index:5}  {result.label:11}  {result.prediction:11}  {result.probability:11.3f}{remark}')
     score = f'{sum(result.right for result in results)} of {len(results)} right'
+    matrix_score = f'{matrix.trace()} of {matrix.sum()} right'
     print(f'\n{score}')
+    print(f'{matrix_score} in the confusion matrix')
     if device.type == 'cuda':
         hardware = torch.cuda.get_device_name(device)
     else:
@@ -130,7 +163,8 @@ def demo(device: torch.device, output: Path) -> None:
     print(f'median of {len(measurement.times)} rounds in batches of {BATCH_SIZE}')
 
     try:
-        draw(results, f'{MODEL} on Fashion-MNIST test images: {score}').savefig(output, format='png')
+        titles = f'{name} on Fashion-MNIST test images: {score}', f'on the first 50 of each class: {matrix_score}'
+        draw(results, matrix, model.pretrained_cfg['label_names'], titles).savefig(output, format='png')
     except OSError as error:
         raise OSError(f'{output} cannot be written ({error.strerror}): name another file with --output.') from error
     print(f'picture: {output}')
@@ -143,6 +177,9 @@ def main() -> None:
         epilog=details,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    models = [name.split('.')[0] for name in timm.list_models(f'*.{TAG}', module='wavemix', pretrained=True)]
+    parser.add_argument(
+        '--model', choices=models, default='wavemix_16_5', help='pretrained model (default: %(default)s)')
     parser.add_argument(
         '--device',
         type=working_device,
@@ -152,7 +189,7 @@ def main() -> None:
     parser.add_argument('--output', metavar='PNG', type=Path, default='demo.png', help='picture (default: %(default)s)')
     args = parser.parse_args()
     try:
-        demo(args.device, args.output)
+        demo(args.model, args.device, args.output)
     except OSError as error:
         sys.exit(f'{parser.prog}: {error}')
 

@@ -1,14 +1,18 @@
 """The README's first command: a table of real images, and a picture."""
 import gzip
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 DEMO = Path(__file__).parent.parent / 'scripts' / 'demo.py'
+TEST_IMAGES = DEMO.parent / 'test_images.png'
 IMAGES = sorted((DEMO.parent / 'demo_images').glob('*.png'))
 FASHION_MNIST = Path('/usr/share/datasets/fashion-mnist')
 FOLDERS = [
@@ -23,13 +27,24 @@ def demo(folder, *args):
 def test_table_and_picture(tmp_path):
     result = demo(tmp_path)
     assert result.returncode == 0, result.stderr
-    rows = [line.split() for line in result.stdout.splitlines() if line.split() and line.split()[0].isdigit()]
-    rows = [row for row in rows if 'right' not in row]
+    rows = [line.split() for line in result.stdout.split('\n\n')[0].splitlines()[1:]]
     assert [int(row[0]) for row in rows] == [int(file.stem.split('_')[0]) for file in IMAGES]
     assert all(0 <= float(row[-1] if row[-1] != 'wrong' else row[-2]) <= 1 for row in rows)
     assert f'of {len(IMAGES)} right' in result.stdout and 'images/s' in result.stdout
+    assert re.search(r'^4\d\d of 500 right in the confusion matrix$', result.stdout, re.MULTILINE)
     picture = np.asarray(Image.open(tmp_path / 'demo.png').convert('L'))
     assert min(picture.shape) > 500 and picture.std() > 20
+
+
+def test_confusion_matrix_has_a_row_for_each_label_and_a_column_for_each_prediction():
+    script = runpy.run_path(str(DEMO))
+    model = script['load_model']('wavemix_16_5')
+    matrix = script['count_predictions'](model, torch.device('cpu'))
+    assert matrix.sum(1).tolist() == [50] * 10
+    assert all(row.argmax() == label for label, row in enumerate(matrix))
+    model.head.fc.bias.data[3] += 1000.  # predicts dresses only
+    dresses = script['count_predictions'](model, torch.device('cpu'))
+    assert (dresses[:, 3] == 50).all() and dresses.sum() == 500
 
 
 def test_a_picture_that_cannot_be_written_names_the_option(tmp_path):
@@ -54,3 +69,6 @@ def test_images_are_those_of_the_test_split():
         index, name = file.stem.split('_', 1)
         assert np.array_equal(np.asarray(Image.open(file)), images[int(index)]), file.name
         assert FOLDERS[labels[int(index)]] == name
+    sheet = np.asarray(Image.open(TEST_IMAGES)).reshape(10, 28, 50, 28).swapaxes(1, 2)
+    for label in range(10):
+        assert np.array_equal(sheet[label], images[labels == label][:50])

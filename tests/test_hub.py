@@ -243,7 +243,7 @@ def test_checkpoint_of_a_model_that_was_pulled(server, push, pull, model, folder
 
 @needs_safe_globals
 @pytest.mark.parametrize('change, args, message', [
-    ({}, ['--use-ema'], 'has no EMA weights: push it without --use-ema, or train with --model-ema.'),
+    ({}, ['--use-ema'], 'has no EMA weights: leave out --use-ema, or train with --model-ema.'),
     ({'args': None}, [], "lacks the arguments of its training: give a checkpoint of timm's train.py"),
     ({'state_dict': {'fc.weight': torch.zeros(1)}}, [], 'The weights are not of this model'),
 ], ids=['no EMA', 'no arguments', 'other weights'])
@@ -253,6 +253,14 @@ def test_checkpoint_that_cannot_be_pushed(server, push, model, tmp_path, change,
     torch.save({k: v for k, v in content.items() if v is not None}, file)
     code, _, err = push(file, '--repo-id', 'org/model', *args)
     assert code == 1 and message in err and err.count('\n') == 1
+    assert server.requests == []
+
+
+@needs_safe_globals
+def test_checkpoint_of_another_architecture_is_not_pushed(server, push, tmp_path):
+    file = checkpoint(tmp_path / 'last.pth.tar', timm.create_model('resnet18', num_classes=7), model='resnet18')
+    code, _, err = push(file, '--repo-id', 'org/model')
+    assert code == 1 and "The model 'resnet18' of " in err and 'is no WaveMix model' in err and err.count('\n') == 1
     assert server.requests == []
 
 

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,11 +18,15 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+import yaml
 from PIL import Image
 
 import timm_wavemix  # noqa: F401  registers the models
 
-CLONE_TIMM = Path(__file__).parents[1] / 'scripts' / 'clone_timm.py'
+ROOT = Path(__file__).parents[1]
+CLONE_TIMM = ROOT / 'scripts' / 'clone_timm.py'
+DEBIAN_FOLDER = Path('/usr/share/datasets/fashion-mnist')
+SHIPPED = [name for name in timm.list_models(module='wavemix', pretrained=True) if timm.get_pretrained_cfg(name).file]
 CFG = timm.get_pretrained_cfg('wavemix_16_5')
 CLASSES = ['dark', 'light']
 TARGETS = torch.arange(16) // 8
@@ -40,18 +45,16 @@ def checkout():
 @pytest.fixture(scope='module')
 def run(checkout):
     """Run a script of timm, through `python -m timm_wavemix` if not told otherwise, and return its output."""
-    env = {
-        **os.environ,
-        'HF_HUB_OFFLINE': '1',
-        'OMP_NUM_THREADS': '1',  # the work is tiny: threads that wait for each other take most of the time
-    }
+    env = {**os.environ, 'HF_HUB_OFFLINE': '1'}
     if runpy.run_path(str(checkout / 'timm' / 'version.py'))['__version__'] != timm.__version__:
         env['PYTHONPATH'] = os.pathsep.join([str(checkout), *filter(None, [os.environ.get('PYTHONPATH')])])
 
-    def run(script, *args, cwd, python=('-m', 'timm_wavemix')):
+    # one thread, since the work is mostly tiny: threads that wait for each other would take most of the time
+    def run(script, *args, cwd, python=('-m', 'timm_wavemix'), threads=1, timeout=400):
         result = subprocess.run(
-            [sys.executable, *python, checkout / script, *map(str, args)],
-            cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=400)
+            [sys.executable, *python, checkout / script, *map(str, args)], cwd=cwd,
+            env={**env, 'OMP_NUM_THREADS': str(threads)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=timeout)
         assert result.returncode == 0, result.stdout[-5000:]
         return result.stdout
 
@@ -224,8 +227,7 @@ def test_validate_folds_batch_norms_without_changing_the_result(run, data, tmp_p
     assert last_loss(folded) == pytest.approx(last_loss(plain), abs=2e-4)
 
 
-@pytest.mark.parametrize('name', [
-    name for name in timm.list_models(module='wavemix', pretrained=True) if timm.get_pretrained_cfg(name).file])
+@pytest.mark.parametrize('name', SHIPPED)
 def test_validate_and_inference_use_the_weights_of_a_tag(run, data, images, tmp_path, name):
     args = ['--data-dir', data, '--model', name, '--device', 'cpu', '--workers', 1]
     output = run('validate.py', *args, '--results-file', 'results.csv', cwd=tmp_path)
@@ -253,6 +255,33 @@ def test_inference_writes_the_logits_of_every_file(run, data, images, trained, t
     assert [[int(row[f'index_{i}']) for i in range(2)] for row in rows] == indices.tolist()
     torch.testing.assert_close(
         torch.tensor([[float(row[f'logit_{i}']) for i in range(2)] for row in rows]), values, rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope='module')
+def all_test_images(tmp_path_factory):
+    """Where fashion_mnist/ has the 10,000 images of test/."""
+    if not DEBIAN_FOLDER.exists():
+        pytest.skip('needs `apt install dataset-fashion-mnist`')
+    folder = tmp_path_factory.mktemp('data')
+    (folder / 'fashion_mnist').mkdir()
+    prepare = runpy.run_path(str(ROOT / 'scripts' / 'prepare_fashion_mnist.py'))
+    _, test = prepare['load']()
+    prepare['write_split'](folder / 'fashion_mnist' / 'test', test, range(len(test)))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', SHIPPED)
+def test_the_command_on_a_card_gives_the_accuracies_on_it(run, all_test_images, name):
+    metrics = yaml.safe_load((ROOT / 'hub_configs' / f'{name}.yaml').read_text())['metrics']
+    launcher, command = metrics['command'].split(' validate.py ')
+    assert launcher == 'python -m timm_wavemix' and command.startswith('fashion_mnist --split test ')
+    run(
+        'validate.py', *shlex.split(command), '--results-file', f'{name}.csv', cwd=all_test_images,
+        threads=torch.get_num_threads(), timeout=3000)
+    [row] = read_csv(all_test_images / f'{name}.csv')
+    assert row['model'] in (name, name.split('.')[0])
+    assert [f'{float(row[key]):.2f}' for key in ('top1', 'top5')] == [f'{metrics[key]:.2f}' for key in ('top1', 'top5')]
 
 
 def test_averaged_checkpoints_are_the_average(run, trained, tmp_path):

@@ -153,7 +153,9 @@ def load_model(source: str, use_ema: bool = False) -> Tuple[nn.Module, Dict[str,
         _check_architecture(architecture, f"The config.json of '{source}' names the architecture '{architecture}', it")
         model = timm.create_model(f'local-dir:{source}', pretrained=True)
     elif Path(source).is_file():
-        model, model_args = _load_checkpoint(Path(source), use_ema)
+        model, model_args = load_checkpoint(Path(source), use_ema)
+        architecture = model.pretrained_cfg['architecture']
+        _check_architecture(architecture, f"The model '{architecture}' of '{source}'")
     else:
         raise ValueError(
             f"'{source}' is no model, file or folder: give a name of timm.list_models('wavemix*', pretrained=True), "
@@ -168,7 +170,21 @@ def _check_architecture(name: str, what: str) -> None:
             'with timm.models.push_to_hf_hub.')
 
 
-def _load_checkpoint(file: Path, use_ema: bool) -> Tuple[nn.Module, Dict[str, Any]]:
+def load_checkpoint(file: Path, use_ema: bool = False) -> Tuple[nn.Module, Dict[str, Any]]:
+    """Load a checkpoint of timm's train.py, of any architecture that is registered.
+
+    Args:
+        file: The checkpoint.
+        use_ema: Take its EMA weights.
+
+    Returns:
+        The model, whose `pretrained_cfg` has the preprocessing of its training, and the arguments that build it.
+
+    Raises:
+        OSError: There is no such file, or it cannot be read.
+        RuntimeError: The weights are damaged, or a pickle that would run code, or the model is not registered.
+        ValueError: It is no checkpoint of train.py, or has no weights of the kind asked for.
+    """
     try:
         checkpoint = _torch_load(str(file))
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
@@ -180,7 +196,7 @@ def _load_checkpoint(file: Path, use_ema: bool) -> Tuple[nn.Module, Dict[str, An
             f"'{file}' lacks the arguments of its training: give a checkpoint of timm's train.py, or a folder of "
             'timm.models.save_for_hf.')
     if use_ema and 'state_dict_ema' not in checkpoint:
-        raise ValueError(f"'{file}' has no EMA weights: push it without --use-ema, or train with --model-ema.")
+        raise ValueError(f"'{file}' has no EMA weights: leave out --use-ema, or train with --model-ema.")
 
     # as train.py builds the model
     args = vars(checkpoint['args'])
@@ -192,7 +208,6 @@ def _load_checkpoint(file: Path, use_ema: bool) -> Tuple[nn.Module, Dict[str, An
         pretrained_cfg_overlay=dict(tag=None, label_names=None, license=None),  # those of other weights
         **model_args,
     )
-    _check_architecture(model.pretrained_cfg['architecture'], f"The model '{args['model']}' of '{file}'")
     state_dict = clean_state_dict(checkpoint['state_dict_ema' if use_ema else 'state_dict'])
     model.load_state_dict(checkpoint_filter_fn(state_dict, model))
     model.pretrained_cfg.update(

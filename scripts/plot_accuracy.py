@@ -1,0 +1,96 @@
+"""Draw the accuracy of the models on Fashion-MNIST against their parameters and against their speed, as a PNG.
+
+Accuracies are those of hub_configs/*.fashion_mnist.yaml, and of docs/*.fashion_mnist.yaml for models that are trained
+for comparison but not shipped. Each file is named after its model in the benchmark. Parameters and images per second,
+of inference in fp32, are those that scripts/benchmark_paper.py wrote with --json, for its first image size.
+"""
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Dict
+
+import yaml
+
+from benchmark_paper import BLUE, GREY, INFERENCE, Cost, Results, Speed, writable
+
+try:
+    from matplotlib.figure import Figure
+except ImportError as error:
+    sys.exit(f"plot_accuracy.py draws with matplotlib, which `pip install -e '.[demo]'` installs ({error}).")
+
+ROOT = Path(__file__).parent.parent
+
+
+def load_accuracies(root: Path = ROOT) -> Dict[str, float]:
+    """Top-1 accuracy in percent by the model's name in the benchmark."""
+    return {
+        file.name.split('.')[0]: yaml.safe_load(file.read_text(encoding='utf-8'))['metrics']['top1']
+        for folder in ('hub_configs', 'docs') for file in sorted((root / folder).glob('*.fashion_mnist.yaml'))}
+
+
+def load_results(report: Path) -> Results:
+    """The measurements of the first image size in a report of benchmark_paper.py.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is no such report.
+    """
+    try:
+        first = json.loads(report.read_text(encoding='utf-8'))['results'][0]
+        return Results([Cost(**cost) for cost in first['costs']], [Speed(**speed) for speed in first['speeds']])
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"'{report}' is no report: write it with `python scripts/benchmark_paper.py --json {report}`.") from error
+
+
+def draw(accuracies: Dict[str, float], results: Results) -> Figure:
+    """One chart for parameters and one for images per second, with a point for each model.
+
+    Raises:
+        ValueError: The benchmark did not measure a model.
+    """
+    missing = [
+        name for name in accuracies
+        if results.cost(name) is None or (speed := results.speed(name, INFERENCE)) is None or speed.error]
+    if missing:
+        raise ValueError(
+            f'The report lacks {", ".join(missing)}: run scripts/benchmark_paper.py with --models that include them.')
+    size = results.costs[0].image_size
+    figure = Figure(figsize=(12, 5), dpi=150, layout='constrained')
+    charts = left, right = figure.subplots(1, 2, sharey=True)
+    for name, top1 in accuracies.items():
+        color = BLUE if name.startswith('wavemix') else GREY
+        values = results.cost(name).params / 1e6, results.speed(name, INFERENCE).images_per_second
+        for chart, x in zip(charts, values):
+            chart.plot(x, top1, 'o', color=color)
+            chart.annotate(name, (x, top1), xytext=(0, 6), textcoords='offset points', ha='center')
+    left.set(xlabel='parameters (million)', ylabel='top-1 on Fashion-MNIST (%)', title='the best are top left')
+    right.set(xlabel=f'inference (images/s of {size}x{size}, fp32)', title='the best are top right')
+    for chart in charts:
+        chart.set(xscale='log')
+        chart.margins(x=0.25, y=0.15)
+        chart.grid(color='#dddddd')
+    return figure
+
+
+def main() -> None:
+    description, details = __doc__.split('\n\n', 1)
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('report', metavar='JSON', type=Path, help='measurements of scripts/benchmark_paper.py')
+    parser.add_argument(
+        '--output', metavar='PNG', type=writable, default='accuracy.png', help='picture (default: %(default)s)')
+    args = parser.parse_args()
+    try:
+        draw(load_accuracies(), load_results(args.report)).savefig(args.output, format='png')
+    except (OSError, ValueError) as error:
+        sys.exit(f'{parser.prog}: {error}')
+    print(args.output)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,127 @@
+"""Measure how accurate the models stay on Fashion-MNIST's test images under noise, blur and shift, in one table.
+
+noise σ: Gaussian noise of this standard deviation is added to the pixels, which go from 0 to 1, and the sum is clipped.
+blur σ: the image is convolved with a Gaussian of this standard deviation in pixels.
+shift n: the image moves by up to n pixels in both directions, each of the (2n + 1)² shifts as likely as the others;
+black, which is the background, comes in.
+
+The models are those that come with the package, and a checkpoint of timm's train.py if one is named. All get the same
+images: the seed is set anew for each accuracy.
+"""
+import argparse
+import math
+import shlex
+import sys
+from pathlib import Path
+from typing import Dict
+
+import timm
+import torch
+import torchvision
+from timm.data import create_transform, resolve_model_data_config
+from torch import nn
+from torchvision.transforms import v2
+from tqdm import tqdm
+
+import timm_wavemix
+from benchmark_paper import machine_name, table, working_device, writable
+from evaluation import accuracy, load_split
+from timm_wavemix.hub import load_checkpoint
+
+SEED = 0
+SIDE = 28  # pixels of an image
+
+
+def corruptions() -> Dict[str, nn.Module]:
+    """What is done to the images: transforms of a grey image `(1, 28, 28)` from 0 to 1, by their names in the table."""
+    return {
+        'clean': nn.Identity(),
+        **{f'noise {sigma}': v2.GaussianNoise(sigma=sigma) for sigma in (0.05, 0.1, 0.2)},
+        # the kernel reaches three standard deviations
+        **{f'blur {sigma}': v2.GaussianBlur(2 * math.ceil(3 * sigma) + 1, sigma) for sigma in (0.5, 1.0, 1.5)},
+        **{f'shift {n}': v2.RandomCrop(SIDE, padding=n) for n in (1, 2, 4)},
+    }
+
+
+def corrupted_accuracy(model: nn.Module, corruption: nn.Module, data: Path, device: torch.device) -> float:
+    """Top-1 accuracy in percent on the corrupted images of the folder `test` of `data`.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        RuntimeError: The folder has no images.
+    """
+    transform = v2.Compose([
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        corruption,
+        v2.RGB(),
+        create_transform(**resolve_model_data_config(model)),
+    ])
+    torch.manual_seed(SEED)
+    return accuracy(model, load_split(data, 'test', transform=transform, input_img_mode='L'), device)
+
+
+def markdown(results: Dict[str, Dict[str, float]], images: int, device: torch.device) -> str:
+    """The report: top-1 accuracies by model and corruption, and how they were measured."""
+    _, method = __doc__.split('\n\n', 1)
+    columns = next(iter(results.values()))
+    rows = [[f'`{name}`', *(f'{top1:.2f}' for top1 in results[name].values())] for name in results]
+    return '\n\n'.join([
+        '# Accuracy under noise, blur and shift',
+        f'Top-1 accuracy in percent on {images:,} test images of Fashion-MNIST, measured on {machine_name(device)}, '
+        f'with torch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm.__version__}, '
+        f'timm-wavemix {timm_wavemix.__version__}, seed {SEED}, by',
+        f"```sh\n{shlex.join(['python', 'scripts/robustness.py', *sys.argv[1:]])}\n```",
+        table(['model', *columns], rows),
+        method.strip(),
+    ]) + '\n'
+
+
+def main() -> None:
+    description, details = __doc__.split('\n\n', 1)
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('data', metavar='DATA', type=Path, help='folder of scripts/prepare_fashion_mnist.py')
+    parser.add_argument(
+        '--checkpoint',
+        metavar='FILE',
+        type=Path,
+        help="checkpoint of timm's train.py to measure beside the models, such as that of a ResNet-18",
+    )
+    parser.add_argument('--use-ema', action='store_true', help='take the EMA weights of the checkpoint')
+    parser.add_argument(
+        '--device',
+        type=working_device,
+        default='cuda' if torch.cuda.is_available() else 'cpu',
+        help='torch device (default: cuda if there is one, else cpu)',
+    )
+    parser.add_argument(
+        '--output', metavar='MD', type=writable, default='robustness.md', help='report (default: %(default)s)')
+    args = parser.parse_args()
+
+    try:
+        images = len(load_split(args.data, 'test'))
+        models = {
+            name: timm.create_model(name, pretrained=True)
+            for name in timm.list_models('*.fashion_mnist', module='wavemix', pretrained=True)}
+        if args.checkpoint:
+            model, _ = load_checkpoint(args.checkpoint, args.use_ema)
+            models[model.pretrained_cfg['architecture']] = model
+        results = {name: {} for name in models}
+        with tqdm(total=len(models) * len(corruptions()), unit=' accuracies') as progress:
+            for name, model in models.items():
+                for title, corruption in corruptions().items():
+                    progress.set_description(f'{name}, {title}')
+                    results[name][title] = corrupted_accuracy(model, corruption, args.data, args.device)
+                    progress.update()
+        args.output.write_text(markdown(results, images, args.device), encoding='utf-8')
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"{parser.prog}: {' '.join(str(error).split())}")
+    print(args.output)
+
+
+if __name__ == '__main__':
+    main()
