@@ -3,18 +3,16 @@
 Each model runs in a process of its own with an empty cache, with 10 classes and, on the batch that has about as many
 pixels as 64 images of 32x32, at the image size of its pretrained_cfg. It is compiled with fullgraph=True, which allows
 no graph break, and with a batch size marked as dynamic; then another batch size comes, which may not compile anything
-again. Eager and compiled calls alternate, in channels_last, and a ratio is the median of the rounds' ratios. A training
-step is the forward and the backward pass.
+again. Eager and compiled calls alternate, in channels_last, and a ratio to eager, of images per second, is the median
+of the rounds' ratios. A training step is the forward and the backward pass.
 """
 import argparse
 import os
-import platform
 import shlex
 import statistics
 import sys
 import time
 from multiprocessing import get_context
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Dict, List, Tuple
 
@@ -24,11 +22,12 @@ from torch import nn
 from tqdm import tqdm
 
 import timm_wavemix  # noqa: F401  registers the models
+from benchmark_paper import machine_name, working_device, writable
 
 PIXELS = 64 * 32 * 32  # of a batch
 
 
-def measure(name: str, device: str, rounds: int) -> Dict[str, float]:
+def measure(name: str, device: torch.device, rounds: int) -> Dict[str, float]:
     """Compile one model, for inference and for training.
 
     Returns:
@@ -55,7 +54,7 @@ def measure(name: str, device: str, rounds: int) -> Dict[str, float]:
         if model.training:
             y.sum().backward()
             model.zero_grad()
-        if device == 'cuda':
+        if device.type == 'cuda':
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
@@ -88,10 +87,9 @@ def table(results: List[Tuple[str, Dict[str, float]]]) -> str:
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--models', nargs='+', default=timm.list_models(module='wavemix'), metavar='MODEL')
-    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--device', type=working_device, default='cpu', help='torch device (default: %(default)s)')
     parser.add_argument('--rounds', type=int, default=5, help='of eager and compiled calls (default: 5)')
-    parser.add_argument('--machine', default=platform.processor() or platform.machine(), help='named in the document')
-    parser.add_argument('--output', type=Path, help='Markdown document to write')
+    parser.add_argument('--output', metavar='MD', type=writable, help='document to write')
     args = parser.parse_args()
 
     results = []
@@ -100,8 +98,8 @@ if __name__ == '__main__':
             results.append((name, pool.apply(measure, (name, args.device, args.rounds))))
     print(table(results))
     if args.output:
-        command = shlex.join(['python', *sys.argv])
+        command = shlex.join(['python', 'scripts/benchmark_compile.py', *sys.argv[1:]])
         what = __doc__.split('\n\n', 1)[1].strip()
         args.output.write_text(
-            f'# Compiled models\n\nMeasured on {args.machine}, with torch {torch.__version__}, by\n\n'
+            f'# Compiled models\n\nMeasured on {machine_name(args.device)}, with torch {torch.__version__}, by\n\n'
             f'```sh\n{command}\n```\n\n{what}\n\n{table(results)}\n', encoding='utf-8')

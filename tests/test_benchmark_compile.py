@@ -20,7 +20,7 @@ def small(monkeypatch):
 
 
 def test_both_modes_are_measured(small):
-    result = script.measure('wavemix_16_5', 'cpu', rounds=1)
+    result = script.measure('wavemix_16_5', torch.device('cpu'), rounds=1)
     assert (result['side'], result['batch'], len(result)) == (28, 2, 6)
     assert all(value > 0 for value in result.values())
     cells = script.table([('wavemix_16_5', result)]).splitlines()[-1].split(' | ')
@@ -30,4 +30,4 @@ def test_both_modes_are_measured(small):
 def test_a_graph_break_is_no_result(small, monkeypatch):
     monkeypatch.setattr(timm.layers.ClassifierHead, 'forward', torch._dynamo.disable(lambda self, x: x.mean((2, 3))))
     with pytest.raises(torch._dynamo.exc.TorchDynamoException):
-        script.measure('wavemix_16_5', 'cpu', rounds=1)
+        script.measure('wavemix_16_5', torch.device('cpu'), rounds=1)
