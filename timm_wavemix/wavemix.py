@@ -292,9 +292,10 @@ class WaveMixBlock(nn.Module):
         else:
             x = self._mix_levels(x)
         affine = None if torch.jit.is_scripting() else inference_affine(self.act, self.norm)
-        if affine is not None and x.dtype == affine[0].dtype:  # not half precision, which each step would round
+        if affine is not None:
             scale, shift = affine
-            return x.mul_(scale[:, None, None]).add_(shift[:, None, None]).add_(shortcut)
+            if x.dtype == scale.dtype:  # not half precision of autocast, which each step would round
+                return x.mul_(scale[:, None, None]).add_(shift[:, None, None]).add_(shortcut)
         return self.drop_path(self.norm(x)) + shortcut
 
 
