@@ -1,6 +1,7 @@
 """Print the README's table of models: parameters, GMACs and activations of one image at the model's own size.
 
 GMACs and activations are counted by fvcore, as in timm's benchmark.py, over the operations that really run.
+fvcore does not count the Fourier transforms of the FNets.
 Accuracies are those of hub_configs/, marked where they are claims of others.
 """
 import logging
@@ -38,7 +39,7 @@ def table() -> str:
         '| model | params (M) | GMACs | activations (M) | input | top-1 |',
         '|---|---|---|---|---|---|',
     ]
-    names = timm.list_models(module='wavemix', include_tags=True)
+    names = [name for module in ('wavemix', 'mixers') for name in timm.list_models(module=module, include_tags=True)]
     return '\n'.join(lines + [row(name) for name in names])
 
 

@@ -19,12 +19,14 @@ LEFT_OUT = [  # from timm's tests
     # it runs the model once for each block, which takes these minutes, and others have their blocks and stems
     'prune_intermediate_layers_contract and (256_12 or 256_16)',
 ]
+MODULES = ['wavemix', 'mixers']
+PREFIXES = ['wavemix', 'fnet2d', 'mlp_mixer2d']  # of the names of their models
 FEATURE_LIST = 'FEAT_INTER_FILTERS = ['  # the modules whose forward_intermediates timm tests
 
 
 @pytest.fixture(scope='module')
 def timm_tests(tmp_path_factory):
-    """timm's `tests/` folder, with our module in its list."""
+    """timm's `tests/` folder, with our modules in its list."""
     sdist = CACHE / f'timm-{timm.__version__}.tar.gz'
     if not sdist.exists():
         subprocess.run(
@@ -36,7 +38,7 @@ def timm_tests(tmp_path_factory):
     tests = folder / f'timm-{timm.__version__}' / 'tests'
     source = (tests / 'test_models.py').read_text()
     assert source.count(FEATURE_LIST) == 1, "timm's test file has changed, FEAT_INTER_FILTERS is not where it was"
-    (tests / 'test_models.py').write_text(source.replace(FEATURE_LIST, f"{FEATURE_LIST}'wavemix', "))
+    (tests / 'test_models.py').write_text(source.replace(FEATURE_LIST, f'{FEATURE_LIST}*{MODULES}, '))
     return tests
 
 
@@ -44,7 +46,7 @@ def timm_tests(tmp_path_factory):
 def test_timms_model_tests_pass_without_a_skip(timm_tests, tmp_path):
     report = tmp_path / 'report.xml'
     result = subprocess.run(
-        [sys.executable, '-m', 'pytest', '-q', '-k', f'wavemix and not ({" or ".join(LEFT_OUT)})',
+        [sys.executable, '-m', 'pytest', '-q', '-k', f'({" or ".join(PREFIXES)}) and not ({" or ".join(LEFT_OUT)})',
          '-p', 'no:cacheprovider', '-W', 'ignore', f'--junit-xml={report}', 'test_models.py'],
         cwd=timm_tests, env={**os.environ, 'TORCH_BACKEND': 'timm_wavemix', 'HF_HUB_OFFLINE': '1', 'TIMEOUT': '600'},
         capture_output=True, text=True)
@@ -55,8 +57,8 @@ def test_timms_model_tests_pass_without_a_skip(timm_tests, tmp_path):
         assert case.find('skipped') is None, f'{case.get("name")} was skipped'
         function, _, parameters = case.get('name').partition('[')
         models[function].add(parameters.rstrip(']').split('-')[-1])
-    ours = set(timm.list_models(module='wavemix'))
-    tagged = set(timm.list_models(module='wavemix', include_tags=True))
+    ours = set(timm.list_models(module=MODULES))
+    tagged = set(timm.list_models(module=MODULES, include_tags=True))
     shipped = {name for name in tagged if timm.get_pretrained_cfg(name).file}
     over_other_names = {
         'test_model_default_cfgs': tagged,

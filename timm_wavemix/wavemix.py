@@ -13,9 +13,10 @@ them patches at the end of the stem.
 """
 import os
 import re
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Dict, List, Optional, Tuple, Type, Union
+from typing import Any, Callable, Dict, List, Optional, Tuple, Type, Union
 
 import torch
 import torch.nn as nn
@@ -45,7 +46,7 @@ from torch import _assert
 
 from .wavelet import check_wavelet, dwt2d, idwt2d, is_haar, low_pass, pad_to_even
 
-__all__ = ['WaveMix']
+__all__ = ['TokenMixer', 'WaveMix']
 
 
 class WaveletConv2d(nn.Conv2d):
@@ -493,54 +494,47 @@ class PreserveGradFormat(torch.autograd.Function):
         return grad.contiguous(memory_format=torch.channels_last if ctx.channels_last else torch.contiguous_format)
 
 
-class WaveMix(nn.Module):
-    """WaveMix image classifier, section 3.1 of the paper. `(B, in_chans, H, W)` -> `(B, num_classes)`.
+def map_size(img_size: int, stem_stride: int, patch_size: Optional[int]) -> int:
+    """Pixels along one side of the stem's map, of `img_size` pixels along that side of the image."""
+    return ((img_size - 1) // stem_stride ** 2 + 1) // (patch_size or 1)
 
-    Any H and W from 1 up work, with a `patch_size` from one patch up: a level with an odd side is zero-padded and the
-    result cropped, so that every block keeps the size of the map. In training every block computes the cheap part of
-    its forward pass again in the backward pass, to save memory; `set_grad_checkpointing` does so for whole blocks.
+
+class TokenMixer(nn.Module):
+    """Image classifier of section 3.1 of the paper, whatever its blocks. `(B, in_chans, H, W)` -> `(B, num_classes)`.
 
     Args:
         dim: Channels of every block (the first number in the paper's names).
         depth: Number of blocks (the second number).
-        block: Block type, `WaveMixBlock`, `WaveMixLiteBlock` or `WaveMixCascadeBlock`.
-        levels: DWT levels of a block. The paper takes as many as bring the image to 2x2.
+        block: Makes a block that takes `(B, dim, h, w)` to the same shape, from `dim` and the keywords `proj_drop`,
+            `drop_path`, `act_layer`, `norm_layer`, `device` and `dtype`.
         stem_stride: Stride of each of the two stem convolutions (the paper: 1 up to 64x64 pixels, 2 for 256x256).
         patch_size: Size and stride of the patches at the end of the stem, None for a stem without them.
-        img_size: Image size in pixels, only to check that it gives `levels`. Other sizes still work. Where a
-            registered model is asked for other `levels` than its own, it defaults to the size of its pretrained_cfg.
         in_chans: Number of image channels.
         num_classes: Number of classes, 0 for no classifier.
         global_pool: Global pooling type, '' for none.
         drop_rate: Dropout rate before the classifier.
         proj_drop_rate: Dropout rate in the MLPs.
         drop_path_rate: Stochastic depth rate of the last block, rising linearly from 0 at the first.
-        wavelet: 'haar', or any other discrete wavelet of PyWavelets with the extra `wavelets`.
         act_layer: Activation layer.
         norm_layer: Normalization layer.
 
     Raises:
-        ImportError: `wavelet` needs the extra `wavelets`.
-        ValueError: `dim` does not go with `block`, `levels` or `patch_size`, `levels` not with `block` or `img_size`,
-            or `wavelet` is unknown.
+        ValueError: the stem cannot have `dim` channels.
     """
 
     def __init__(
             self,
             dim: int,
             depth: int,
-            block: Type[nn.Module] = WaveMixBlock,
-            levels: int = 4,
+            block: Callable[..., nn.Module],
             stem_stride: int = 1,
             patch_size: Optional[int] = None,
-            img_size: Optional[Union[int, Tuple[int, int]]] = None,
             in_chans: int = 3,
             num_classes: int = 1000,
             global_pool: str = 'avg',
             drop_rate: float = 0.,
             proj_drop_rate: float = 0.5,
             drop_path_rate: float = 0.,
-            wavelet: str = 'haar',
             act_layer: LayerType = 'gelu',
             norm_layer: LayerType = 'batchnorm2d',
             device=None,
@@ -551,36 +545,23 @@ class WaveMix(nn.Module):
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.num_features = dim
-        self.levels = levels
         self.grad_checkpointing = False
 
         act_layer, norm_layer = get_act_layer(act_layer), get_norm_layer(norm_layer)
-        stride, patch = stem_stride ** 2, 1 if patch_size is None else patch_size
-        if img_size is not None:
-            # a level halves at least one side: the stem's map of n pixels along its longer side has ceil(log2(n))
-            map_size = ((max(to_2tuple(img_size)) - 1) // stride + 1) // patch
-            max_levels = max(1, (map_size - 1).bit_length())
-            if levels > max_levels:
-                enough = (patch * (2 ** (levels - 1) + 1) - 1) * stride + 1
-                raise ValueError(
-                    f'levels={levels} is more than an image of img_size={img_size} gives: use levels up to '
-                    f'{max_levels}, or img_size={enough} and more if your images have it.')
-
         self.stem = Stem(in_chans, dim, stem_stride, patch_size, act_layer, norm_layer, **dd)
         drop_path_rates = calculate_drop_path_rates(drop_path_rate, depth)
         self.blocks = nn.Sequential(*[
             block(
                 dim,
-                levels=levels,
                 proj_drop=proj_drop_rate,
                 drop_path=drop_path_rates[i],
-                wavelet=wavelet,
                 act_layer=act_layer,
                 norm_layer=norm_layer,
                 **dd,
             )
             for i in range(depth)])
-        self.feature_info = [dict(num_chs=dim, reduction=stride * patch, module=f'blocks.{i}') for i in range(depth)]
+        reduction = stem_stride ** 2 * (patch_size or 1)
+        self.feature_info = [dict(num_chs=dim, reduction=reduction, module=f'blocks.{i}') for i in range(depth)]
         self.head = ClassifierHead(dim, num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd)
         self.head_hidden_size = dim * self.head.global_pool.feat_mult()
 
@@ -687,6 +668,57 @@ class WaveMix(nn.Module):
         return x
 
 
+class WaveMix(TokenMixer):
+    """WaveMix image classifier, section 3.1 of the paper. `(B, in_chans, H, W)` -> `(B, num_classes)`.
+
+    Any H and W from 1 up work, with a `patch_size` from one patch up: a level with an odd side is zero-padded and the
+    result cropped, so that every block keeps the size of the map. In training every block computes the cheap part of
+    its forward pass again in the backward pass, to save memory; `set_grad_checkpointing` does so for whole blocks.
+
+    Args:
+        dim: Channels of every block (the first number in the paper's names).
+        depth: Number of blocks (the second number).
+        block: Block type, `WaveMixBlock`, `WaveMixLiteBlock` or `WaveMixCascadeBlock`.
+        levels: DWT levels of a block. The paper takes as many as bring the image to 2x2.
+        stem_stride: Stride of each of the two stem convolutions (the paper: 1 up to 64x64 pixels, 2 for 256x256).
+        patch_size: Size and stride of the patches at the end of the stem, None for a stem without them.
+        img_size: Image size in pixels, only to check that it gives `levels`. Other sizes still work. Where a
+            registered model is asked for other `levels` than its own, it defaults to the size of its pretrained_cfg.
+        wavelet: 'haar', or any other discrete wavelet of PyWavelets with the extra `wavelets`.
+        kwargs: The other arguments of `TokenMixer`.
+
+    Raises:
+        ImportError: `wavelet` needs the extra `wavelets`.
+        ValueError: `dim` does not go with `block`, `levels` or `patch_size`, `levels` not with `block` or `img_size`,
+            or `wavelet` is unknown.
+    """
+
+    def __init__(
+            self,
+            dim: int,
+            depth: int,
+            block: Type[nn.Module] = WaveMixBlock,
+            levels: int = 4,
+            stem_stride: int = 1,
+            patch_size: Optional[int] = None,
+            img_size: Optional[Union[int, Tuple[int, int]]] = None,
+            wavelet: str = 'haar',
+            **kwargs: Any,
+    ):
+        if img_size is not None:
+            # a level halves at least one side: the stem's map of n pixels along its longer side has ceil(log2(n))
+            side = map_size(max(to_2tuple(img_size)), stem_stride, patch_size)
+            max_levels = max(1, (side - 1).bit_length())
+            if levels > max_levels:
+                enough = ((patch_size or 1) * (2 ** (levels - 1) + 1) - 1) * stem_stride ** 2 + 1
+                raise ValueError(
+                    f'levels={levels} is more than an image of img_size={img_size} gives: use levels up to '
+                    f'{max_levels}, or img_size={enough} and more if your images have it.')
+        super().__init__(
+            dim, depth, partial(block, levels=levels, wavelet=wavelet), stem_stride, patch_size, **kwargs)
+        self.levels = levels
+
+
 def _rename_official(state_dict: Dict[str, torch.Tensor], levels: int) -> Dict[str, torch.Tensor]:
     """Give weights of the official code, package `wavemix`, the names of ours."""
     renamed = {}
@@ -713,7 +745,7 @@ def checkpoint_filter_fn(state_dict: Dict[str, torch.Tensor], model: nn.Module) 
         ValueError: the weights do not fit; names the first keys that don't.
     """
     state_dict = state_dict.get('state_dict', state_dict)
-    official = any(k.startswith('layers.') for k in state_dict)
+    official = isinstance(model, WaveMix) and any(k.startswith('layers.') for k in state_dict)
     if official:
         state_dict = _rename_official(state_dict, model.levels)
 
@@ -810,7 +842,8 @@ default_cfgs = generate_default_cfgs({
 })
 
 
-def _create_wavemix(variant: str, pretrained: bool = False, **kwargs: Any) -> WaveMix:
+def _create_wavemix(
+        variant: str, pretrained: bool = False, model_cls: Type[TokenMixer] = WaveMix, **kwargs: Any) -> TokenMixer:
     hub_org = os.environ.get('TIMM_WAVEMIX_HUB_ORG')
     if hub_org:
         # our own weights from there, not from the package; a file that the caller names goes before
@@ -823,7 +856,7 @@ def _create_wavemix(variant: str, pretrained: bool = False, **kwargs: Any) -> Wa
         kwargs.setdefault('img_size', resolve_pretrained_cfg(variant, tag).input_size[1:])
     try:
         return build_model_with_cfg(
-            WaveMix, variant, pretrained,
+            model_cls, variant, pretrained,
             pretrained_filter_fn=checkpoint_filter_fn,
             feature_cfg=dict(out_indices=3, feature_cls='getter'),  # the last three of blocks that are all of one size
             **kwargs,
