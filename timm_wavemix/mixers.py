@@ -59,7 +59,7 @@ class FNet2dBlock(nn.Module):
         x = torch.fft.fftn(x, dim=(1, 2, 3), norm='ortho').real.clone()
         x = self.norm(x.to(shortcut.dtype))
         x = self.mlp(x)
-        return self.drop_path(x) + shortcut
+        return shortcut + self.drop_path(x)
 
 
 class MlpMixer2dBlock(nn.Module):
@@ -104,7 +104,7 @@ class MlpMixer2dBlock(nn.Module):
         x = x.transpose(2, 3)
         x = self.mlp_width(self.norm_width(x))
         x = self.mlp(self.norm(x))
-        return self.drop_path(x) + shortcut
+        return shortcut + self.drop_path(x)
 
 
 class MlpMixer2d(TokenMixer):

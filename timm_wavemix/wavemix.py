@@ -297,7 +297,7 @@ class WaveMixBlock(nn.Module):
             scale, shift = affine
             if x.dtype == scale.dtype:  # not half precision of autocast, which each step would round
                 return x.mul_(scale[:, None, None]).add_(shift[:, None, None]).add_(shortcut)
-        return self.drop_path(self.norm(x)) + shortcut
+        return shortcut + self.drop_path(self.norm(x))  # in this order torch.export with dynamic sizes is fast
 
 
 class WaveMixLiteBlock(nn.Module):
@@ -348,7 +348,7 @@ class WaveMixLiteBlock(nn.Module):
         x = self.up(x, affine)[..., :height, :width]
         if affine is not None:
             return x.add_(shortcut)
-        return self.drop_path(self.norm(x)) + shortcut
+        return shortcut + self.drop_path(self.norm(x))
 
     @torch.jit.ignore
     def reparameterize(self) -> None:
@@ -416,7 +416,7 @@ class WaveMixCascadeBlock(nn.Module):
             if affine is None:
                 x = norm(x)
             coarser = x
-        return self.drop_path(x) + shortcut
+        return shortcut + self.drop_path(x)
 
     @torch.jit.ignore
     def reparameterize(self) -> None:
