@@ -783,6 +783,19 @@ def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
     }
 
 
+WEIGHTS = Path(__file__).parent / 'weights'  # those that come with the package
+
+
+def _fashion_mnist_cfg(variant: str) -> Dict[str, Any]:
+    """Of our own weights, trained on Fashion-MNIST."""
+    return _cfg(
+        file=str(WEIGHTS / f'{variant}.fashion_mnist.safetensors'),
+        input_size=(3, 28, 28), pool_size=(28, 28), mean=(0.2860, 0.2860, 0.2860), std=(0.3530, 0.3530, 0.3530),
+        label_names=(
+            'T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat',
+            'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot'))
+
+
 def _official_cfg(filename: str, **kwargs: Any) -> Dict[str, Any]:
     """Of weights of the second paper's authors; the preprocessing of ImageNet unless it says otherwise."""
     return _cfg(**{
@@ -806,16 +819,9 @@ _TINY_IMAGENET = dict(num_classes=200, mean=(0.4825, 0.4499, 0.3984), std=(0.276
 _GALAXY10 = dict(
     num_classes=10, input_size=(3, 256, 256), pool_size=(64, 64), mean=(0., 0., 0.), std=(1., 1., 1.))
 
-WEIGHTS = Path(__file__).parent / 'weights'  # those that come with the package
-
 default_cfgs = generate_default_cfgs({
-    'wavemix_16_5.fashion_mnist': _cfg(
-        file=str(WEIGHTS / 'wavemix_16_5.fashion_mnist.safetensors'),
-        input_size=(3, 28, 28), pool_size=(28, 28), mean=(0.2860, 0.2860, 0.2860), std=(0.3530, 0.3530, 0.3530),
-        label_names=(
-            'T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat',
-            'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot')),
-    'wavemix_32_5.untrained': _cfg(),
+    'wavemix_16_5.fashion_mnist': _fashion_mnist_cfg('wavemix_16_5'),
+    'wavemix_32_5.fashion_mnist': _fashion_mnist_cfg('wavemix_32_5'),
     'wavemix_64_5.untrained': _cfg(),
     'wavemix_lite_128_7.untrained': _cfg(),
     'wavemix_lite_256_7.untrained': _cfg(),
