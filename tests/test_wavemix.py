@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from pytorch_wavelets import DWTForward
+from timm.models import create_feature_extractor
 from timm.optim import param_groups_layer_decay
 from timm.utils.model import reparameterize_model
 
@@ -327,6 +328,27 @@ def test_hooks_see_every_layer_and_what_they_see_stays(kwargs, training, gradien
     torch.testing.assert_close(y, plain, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize('act_layer', ['gelu', 'identity'])
+def test_what_a_single_hook_sees_stays(kwargs, act_layer):
+    model, x = create(act_layer=act_layer, **kwargs), images(2, 3, 13, 11)
+    for name, module in model.named_modules():
+        seen = []
+        handle = module.register_forward_hook(lambda module, args, y: seen.append((y, y.clone())))
+        with torch.no_grad():
+            model(x)
+        handle.remove()
+        assert all(torch.equal(kept, copied) for kept, copied in seen), name
+
+
+def test_torch_fx_with_and_without_gradients_gives_the_same_logits(kwargs):
+    model, x = create(**kwargs), images(2, 3, 13, 11)
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients):
+            graph = create_feature_extractor(model, {'head': 'logits'})
+            logits = graph(x)['logits']
+        torch.testing.assert_close(logits, model(x), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.recent_torch
 def test_backward_hooks_of_every_layer(kwargs):
     model, called = create(**kwargs).train(), set()
@@ -554,6 +576,16 @@ def test_unknown_keyword_raises():
 def test_wrong_channel_count_names_the_fix(kwargs):
     with pytest.raises(AssertionError, match='1 channels, the model takes 3: create it with in_chans=1'):
         timm.create_model(**kwargs)(images(1, 1, 28, 28))
+
+
+def test_an_image_without_a_batch_names_the_fix(kwargs):
+    with pytest.raises(AssertionError, match=r'3 dimensions, not the 4 of \(B, C, H, W\).* x\[None\]'):
+        timm.create_model(**kwargs)(images(3, 28, 28))
+
+
+def test_weights_of_haar_are_not_loaded_into_another_wavelet():
+    with pytest.raises(ValueError, match="trained with wavelet='haar' and mean nothing to 'db2'"):
+        timm.create_model('wavemix_16_5', pretrained=True, wavelet='db2')
 
 
 def test_an_image_smaller_than_a_patch_names_the_fix():

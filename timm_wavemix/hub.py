@@ -149,7 +149,8 @@ def load_model(source: str, use_ema: bool = False) -> Tuple[nn.Module, Dict[str,
             _, architecture, model_args = load_model_config_from_path(source)
         except KeyError as error:
             raise ValueError(
-                f"The config.json of '{source}' has no {error}: write the folder with timm.models.save_for_hf.") from error
+                f"The config.json of '{source}' has no {error}: write the folder with timm.models.save_for_hf.",
+            ) from error
         _check_architecture(architecture, f"The config.json of '{source}' names the architecture '{architecture}', it")
         model = timm.create_model(f'local-dir:{source}', pretrained=True)
     elif Path(source).is_file():

@@ -181,15 +181,16 @@ def norm_affine(norm: nn.Module) -> Optional[Tuple[torch.Tensor, torch.Tensor]]:
     return scale, norm.bias - norm.running_mean * scale
 
 
-def inference_affine(layer: nn.Module, norm: nn.Module) -> Optional[Tuple[torch.Tensor, torch.Tensor]]:
-    """What `norm_affine` gives, where the output of `layer` may be overwritten with that of `norm` unnoticed.
+def inference_affine(
+        x: torch.Tensor, norm: nn.Module, *layers: nn.Module) -> Optional[Tuple[torch.Tensor, torch.Tensor]]:
+    """What `norm_affine` gives, where the output of the layers before can be overwritten with that of `norm` unnoticed.
 
-    That is: no gradients, no trace, and no hooks on the two. To get the memory of another large map from the system
-    takes a CPU longer than the arithmetic.
+    That is: no gradients, no trace (torch.fx makes `x` a proxy), and no hooks on any of them. To get the memory of
+    another large map from the system takes a CPU longer than the arithmetic.
     """
-    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (layer, norm))
-    noticed = norm.training or hooked or torch.is_grad_enabled() or torch.jit.is_tracing()
-    return None if noticed else norm_affine(norm)
+    traced = isinstance(x, torch.fx.Proxy) or torch.jit.is_tracing()
+    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (norm, *layers))
+    return None if traced or hooked or norm.training or torch.is_grad_enabled() else norm_affine(norm)
 
 
 def fold_norm(up: UpConv2d, norm: nn.Module) -> nn.Module:
@@ -292,7 +293,7 @@ class WaveMixBlock(nn.Module):
             x = checkpoint(self._mix_levels, x, use_reentrant=False)
         else:
             x = self._mix_levels(x)
-        affine = None if torch.jit.is_scripting() else inference_affine(self.act, self.norm)
+        affine = None if torch.jit.is_scripting() else inference_affine(x, self.norm, self.conv_dw, self.act)
         if affine is not None:
             scale, shift = affine
             if x.dtype == scale.dtype:  # not half precision of autocast, which each step would round
@@ -344,7 +345,7 @@ class WaveMixLiteBlock(nn.Module):
             x = checkpoint(self._feed_forward, x, use_reentrant=False)
         else:
             x = self._feed_forward(x)
-        affine = None if torch.jit.is_scripting() else inference_affine(self.up, self.norm)
+        affine = None if torch.jit.is_scripting() else inference_affine(x, self.norm, self.up)
         x = self.up(x, affine)[..., :height, :width]
         if affine is not None:
             return x.add_(shortcut)
@@ -411,7 +412,7 @@ class WaveMixCascadeBlock(nn.Module):
                 x = checkpoint(mlp, ll, coarser, use_reentrant=False)
             else:
                 x = mlp(ll, coarser)
-            affine = None if torch.jit.is_scripting() else inference_affine(up, norm)
+            affine = None if torch.jit.is_scripting() else inference_affine(x, norm, up)
             x = up(x, affine)[..., :ll.shape[-2], :ll.shape[-1]]
             if affine is None:
                 x = norm(x)
@@ -464,6 +465,9 @@ class Stem(nn.Sequential):
         self.min_size = 1 if patch_size is None else (patch_size - 1) * stride ** 2 + 1
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        _assert(
+            x.dim() == 4,
+            f'Input has {x.dim()} dimensions, not the 4 of (B, C, H, W): stack the images, or pass one as x[None].')
         _assert(
             x.shape[1] == self.in_chans,
             f'Input has {x.shape[1]} channels, the model takes {self.in_chans}: '
@@ -858,8 +862,14 @@ def _create_wavemix(
         if cfg.file and Path(cfg.file).parent == WEIGHTS and 'file' not in overlay:
             kwargs['pretrained_cfg_overlay'] = dict(overlay, file=None, hf_hub_id=f'{hub_org}/{variant}.{cfg.tag}')
     tag = kwargs.get('pretrained_cfg')
-    if 'levels' in kwargs and (tag is None or isinstance(tag, str)):  # a config of the caller's own is left in peace
-        kwargs.setdefault('img_size', resolve_pretrained_cfg(variant, tag).input_size[1:])
+    if tag is None or isinstance(tag, str):  # a config of the caller's own is left in peace
+        if 'levels' in kwargs:
+            kwargs.setdefault('img_size', resolve_pretrained_cfg(variant, tag).input_size[1:])
+        wavelet = kwargs.get('wavelet', 'haar')
+        if pretrained and not is_haar(wavelet) and not kwargs.get('pretrained_cfg_overlay'):
+            raise ValueError(
+                f"The weights of {variant} were trained with wavelet='haar' and mean nothing to '{wavelet}': leave out "
+                "wavelet, or pretrained=True to train from scratch.")
     try:
         return build_model_with_cfg(
             model_cls, variant, pretrained,
