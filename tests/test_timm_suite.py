@@ -13,13 +13,15 @@ import timm
 import timm_wavemix  # noqa: F401  registers the models
 
 CACHE = Path(__file__).parent.parent / '.cache'
+MODULES = ['wavemix', 'mixers']
+TAGGED = set(timm.list_models(module=MODULES, include_tags=True))
+SHIPPED = {name for name in TAGGED if timm.get_pretrained_cfg(name).file}
 LEFT_OUT = [  # from timm's tests
-    # they fetch weights from the Hub; test_official.py loads these models' weights in the same ways
-    'load_pretrained and not wavemix_16_5', 'features_pretrained and not wavemix_16_5',
+    # they fetch weights from the Hub; test_official.py loads those in the same ways
+    f'(load_pretrained or features_pretrained) and not ({" or ".join(SHIPPED)})',
     # it runs the model once for each block, which takes these minutes, and others have their blocks and stems
     'prune_intermediate_layers_contract and (256_12 or 256_16)',
 ]
-MODULES = ['wavemix', 'mixers']
 PREFIXES = ['wavemix', 'fnet2d', 'mlp_mixer2d']  # of the names of their models
 FEATURE_LIST = 'FEAT_INTER_FILTERS = ['  # the modules whose forward_intermediates timm tests
 
@@ -58,12 +60,10 @@ def test_timms_model_tests_pass_without_a_skip(timm_tests, tmp_path):
         function, _, parameters = case.get('name').partition('[')
         models[function].add(parameters.rstrip(']').split('-')[-1])
     ours = set(timm.list_models(module=MODULES))
-    tagged = set(timm.list_models(module=MODULES, include_tags=True))
-    shipped = {name for name in tagged if timm.get_pretrained_cfg(name).file}
     over_other_names = {
-        'test_model_default_cfgs': tagged,
-        'test_model_load_pretrained': shipped,
-        'test_model_features_pretrained': shipped,
+        'test_model_default_cfgs': TAGGED,
+        'test_model_load_pretrained': SHIPPED,
+        'test_model_features_pretrained': SHIPPED,
         'test_prune_intermediate_layers_contract': {
             name for name in ours if '256_12' not in name and '256_16' not in name},
     }
