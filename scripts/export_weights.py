@@ -44,6 +44,10 @@ def export(checkpoint: Path, name: str, data: Path) -> Path:
         ValueError: The checkpoint is not one of this model.
     """
     single = {k: v.contiguous() for k, v in load_state_dict(str(checkpoint)).items()}
+    classes, bias = timm.create_model(name).num_classes, single.get('head.fc.bias')
+    if bias is not None and len(bias) != classes:
+        raise ValueError(
+            f"'{checkpoint}' has {len(bias)} classes, {name} has {classes}: name a checkpoint of that model and data.")
     half = {k: v.half() if v.is_floating_point() else v for k, v in single.items()}
     top1, top1_half = measure(name, single, data), measure(name, half, data)
     keep_half = round(top1 - top1_half, 6) <= MAX_COST

@@ -1,6 +1,6 @@
 """Measure how accurate the models stay on Fashion-MNIST's test images under noise, blur and shift, in one table.
 
-noise σ: Gaussian noise of this standard deviation is added to the pixels, which go from 0 to 1, and the sum is clipped.
+noise σ: Gaussian noise of this standard deviation is added to the pixels, which go from 0 to 1; the sum is clipped.
 blur σ: the image is convolved with a Gaussian of this standard deviation in pixels.
 shift n: the image moves by up to n pixels in both directions, each of the (2n + 1)² shifts as likely as the others;
 black, which is the background, comes in.
@@ -30,6 +30,7 @@ from timm_wavemix.hub import load_checkpoint
 
 SEED = 0
 SIDE = 28  # pixels of an image
+CLASSES = 10
 
 
 def corruptions() -> Dict[str, nn.Module]:
@@ -101,6 +102,8 @@ def main() -> None:
     parser.add_argument(
         '--output', metavar='MD', type=writable, default='robustness.md', help='report (default: %(default)s)')
     args = parser.parse_args()
+    if args.use_ema and not args.checkpoint:
+        parser.error('--use-ema is of a --checkpoint: name one, or leave it out.')
 
     try:
         images = len(load_split(args.data, 'test'))
@@ -109,6 +112,10 @@ def main() -> None:
             for name in timm.list_models('*.fashion_mnist', module='wavemix', pretrained=True)}
         if args.checkpoint:
             model, _ = load_checkpoint(args.checkpoint, args.use_ema)
+            if model.num_classes != CLASSES:
+                raise ValueError(
+                    f"'{args.checkpoint}' tells {model.num_classes} classes apart: name one that was trained on the "
+                    f'{CLASSES} of Fashion-MNIST.')
             models[model.pretrained_cfg['architecture']] = model
         results = {name: {} for name in models}
         with tqdm(total=len(models) * len(corruptions()), unit=' accuracies') as progress:

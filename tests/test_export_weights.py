@@ -64,6 +64,12 @@ def test_weights_of_another_model_are_told_in_one_line_and_not_written(export):
     assert tensors is None
 
 
+def test_weights_of_other_classes_are_told_in_one_line_and_not_written(export):
+    status, _, tensors = export({'state_dict': timm.create_model('wavemix_16_5', num_classes=7).state_dict()})
+    assert re.search(r'checkpoint.pth.tar. has 7 classes, wavemix_16_5.fashion_mnist has 10: name a checkpoint', status)
+    assert tensors is None
+
+
 def test_a_folder_without_validation_images_is_told_before_anything_is_written(export, shipped, tmp_path):
     status, _, tensors = export({'state_dict': shipped}, data=tmp_path)
     assert status == (

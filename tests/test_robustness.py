@@ -95,6 +95,22 @@ def test_table_has_a_row_for_every_shipped_model_and_the_checkpoint(monkeypatch,
     assert set(table['resnet18'].values()) == {10.}
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.serialization, 'safe_globals'), reason='torch before 2.5 reads no argparse.Namespace safely')
+def test_a_checkpoint_of_other_classes_is_refused(monkeypatch, capsys, fashion_mnist, tmp_path):
+    args = argparse.Namespace(
+        model='wavemix_16_5', model_kwargs={}, num_classes=7, in_chans=None, gp=None, img_size=None, input_size=None)
+    state_dict = timm.create_model('wavemix_16_5', num_classes=7).state_dict()
+    torch.save({'args': args, 'state_dict': state_dict}, tmp_path / 'last.pth.tar')
+    error = run(monkeypatch, capsys, fashion_mnist, '--checkpoint', tmp_path / 'last.pth.tar', '--device', 'cpu')
+    assert 'tells 7 classes apart: name one that was trained on the 10 of Fashion-MNIST.' in error
+
+
+def test_ema_weights_are_of_a_checkpoint(monkeypatch, capsys, fashion_mnist):
+    assert run(monkeypatch, capsys, fashion_mnist, '--use-ema') == 2
+    assert '--use-ema is of a --checkpoint: name one, or leave it out.' in capsys.readouterr().err
+
+
 def test_missing_images_are_told_in_one_line(monkeypatch, capsys, tmp_path):
     assert run(monkeypatch, capsys, tmp_path, '--device', 'cpu') == (
         f"robustness.py: there is no folder '{tmp_path}/test': write it with scripts/prepare_fashion_mnist.py, or name "
