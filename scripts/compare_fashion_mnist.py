@@ -61,6 +61,7 @@ from evaluation import accuracy, load_split
 
 try:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 except ImportError as error:
     sys.exit(f"compare_fashion_mnist.py draws with matplotlib, which `pip install -e '.[demo]'` installs ({error}).")
 
@@ -364,7 +365,7 @@ def markdown(command: str, software: str, settings: Settings, results: Sequence[
         f'![Accuracy against parameters and against speed]({picture})',
         '## What this shows, and what not',
         'It shows how far each model comes with the same images and updates, and with settings that suit some better '
-        "than others. It doesn't show how accurate a model gets when it is trained to the end with settings of its own, "
+        "than others. It doesn't show how accurate a model gets when trained to the end with settings of its own, "
         'as in the paper: one that learns more slowly may end up better.',
         'There is one seed. "±" is the standard error that comes with the number of test images; another seed, with '
         'other weights to begin with and other training images, moves each accuracy further. So models a few standard '
@@ -396,6 +397,9 @@ def draw(runs: Sequence[Run], results: Sequence[Result], settings: Settings) -> 
         title='the best are top right')
     for chart in charts:
         chart.set(xscale='log')
+        chart.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        chart.xaxis.set_major_formatter('{x:g}')
+        chart.xaxis.set_minor_formatter('')  # in less than a decade, labels of the minor ticks overlap
         chart.grid(color='#dddddd')
     figure.legend(*left.get_legend_handles_labels(), loc='outside right center')
     return figure
