@@ -4,7 +4,8 @@ Every model sees the same training images, drawn from each class alike, in the s
 for as many updates, from one seed. Optimizer, augmentation and schedule are those of the recipe
 scripts/recipes/wavemix_16_5.fashion_mnist.yaml; learning rate, batch size and epochs are options here, the warm-up
 takes no more than a quarter of the training, and there is no EMA, which would lag behind in short trainings. No model
-has dropout, and no setting was tuned for any of them.
+has dropout, and none has settings of its own. The default learning rate, 0.003, did better than 0.001 on validation
+images for all five models that were tried: a WaveMix, an FNet, an MLP-Mixer, a ResNet and a transformer.
 
 Accuracy is that of the weights after the last epoch, on test images that are the same for every seed. Images per second
 are those of training steps in the median, without loading the images.
@@ -337,9 +338,16 @@ def standard_error(top1: float, images: int) -> float:
     return math.sqrt(top1 * (100 - top1) / images)
 
 
-def markdown(command: str, software: str, settings: Settings, results: Sequence[Result], picture: str) -> str:
+def markdown(
+        title: str,
+        command: str,
+        software: str,
+        settings: Settings,
+        results: Sequence[Result],
+        picture: str,
+) -> str:
     """The report: how the models were trained, what came of it, and what that is worth."""
-    title, *method = __doc__.strip().split('\n\n')
+    _, method = __doc__.split('\n\n', 1)
     rows = []
     for result in results:
         row = [f'`{result.name}`']
@@ -355,7 +363,7 @@ def markdown(command: str, software: str, settings: Settings, results: Sequence[
         rows.append(row)
     updates = settings.epochs * (settings.images // settings.batch_size)
     return '\n\n'.join([
-        '# The models of the paper, trained alike',
+        f'# {title}',
         f'Each model: {settings.epochs} epochs of {settings.images:,} images of '
         f'{settings.image_size}x{settings.image_size} in {len(settings.classes)} classes, {updates} updates with '
         f'batches of {settings.batch_size}, learning rate {settings.lr:g}, seed {settings.seed}, {settings.precision}; '
@@ -371,7 +379,7 @@ def markdown(command: str, software: str, settings: Settings, results: Sequence[
         'other weights to begin with and other training images, moves each accuracy further. So models a few standard '
         'errors apart are not told apart.',
         '## How it was done',
-        *method,
+        method.strip(),
         *(f'`{result.name}` failed: {result.error}' for result in results if result.error),
     ]) + '\n'
 
@@ -441,12 +449,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--ablation', action='store_true', help='train WaveMix with other transforms than Haar')
     parser.add_argument(
-        '--epochs', type=positive, default=3, metavar='N', help='times that each image is seen (default: %(default)s)')
-    for option, split in ('--images', 'train'), ('--test-images', 'test'):
+        '--epochs', type=positive, default=2, metavar='N', help='times that each image is seen (default: %(default)s)')
+    for option, split, default in ('--images', 'train', '2500'), ('--test-images', 'test', '2000'):
         parser.add_argument(
             option,
             type=number_or_all,
-            default='2000',
+            default=default,
             metavar='N',
             help=f"how many of {split}/, or 'all' (default: %(default)s)",
         )
@@ -455,7 +463,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--batch-size', type=positive, default=32, metavar='N', help='images in a batch (default: %(default)s)')
     parser.add_argument(
-        '--lr', type=positive_number, default=1e-3, metavar='RATE', help='highest learning rate (default: %(default)s)')
+        '--lr', type=positive_number, default=3e-3, metavar='RATE', help='highest learning rate (default: %(default)s)')
     parser.add_argument(
         '--seed', type=positive, default=42, metavar='N', help='of weights, images and order (default: %(default)s)')
     parser.add_argument(
@@ -524,7 +532,8 @@ def main() -> None:
         report = dict(command=command, software=software, settings=asdict(settings), results=list(map(asdict, results)))
         args.json.write_text(json.dumps(report, indent=1), encoding='utf-8')
         picture = Path(os.path.relpath(args.plot, args.markdown.parent)).as_posix()
-        args.markdown.write_text(markdown(command, software, settings, results, picture), encoding='utf-8')
+        title = 'Other transforms than Haar in WaveMix' if args.ablation else 'The models of the paper, trained alike'
+        args.markdown.write_text(markdown(title, command, software, settings, results, picture), encoding='utf-8')
         draw(runs, results, settings).savefig(args.plot, format='png')
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"compare_fashion_mnist.py: {' '.join(str(error).split())}")
