@@ -14,7 +14,7 @@ import sys
 import time
 from multiprocessing import get_context
 from tempfile import TemporaryDirectory
-from typing import Dict, List, Tuple
+from typing import List, NamedTuple
 
 import timm
 import torch
@@ -22,17 +22,28 @@ from torch import nn
 from tqdm import tqdm
 
 import timm_wavemix  # noqa: F401  registers the models
-from benchmark_paper import machine_name, working_device, writable
+from reports import SOFTWARE, details, machine_name, positive, table, working_device, writable
 
 PIXELS = 64 * 32 * 32  # of a batch
 
 
-def measure(name: str, device: torch.device, rounds: int) -> Dict[str, float]:
-    """Compile one model, for inference and for training.
+class Mode(NamedTuple):
+    """What compiling does in inference or training."""
+    first_call: float  # seconds
+    ratio: float  # of its images per second to those of eager
 
-    Returns:
-        Image side and batch size, and for both modes the seconds of the first call, and how many times as many images
-        per second as eager it then gives.
+
+class Compiled(NamedTuple):
+    """What was measured of a model."""
+    name: str
+    image_size: int
+    batch_size: int
+    inference: Mode
+    training: Mode
+
+
+def measure(name: str, device: torch.device, rounds: int) -> Compiled:
+    """Compile one model, for inference and for training.
 
     Raises:
         torch._dynamo.exc.TorchDynamoException: The model breaks the graph, or another batch size compiles it again.
@@ -58,48 +69,62 @@ def measure(name: str, device: torch.device, rounds: int) -> Dict[str, float]:
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    result = dict(side=height, batch=batch)
+    modes = {}
     x = images(batch)
     with TemporaryDirectory() as cache:
         os.environ['TORCHINDUCTOR_CACHE_DIR'] = cache
         for mode in ('inference', 'training'):
             model.train(mode == 'training')
-            result[f'{mode}, first call'] = seconds(compiled, x)
+            first_call = seconds(compiled, x)
             with torch.compiler.set_stance('fail_on_recompile'):
                 seconds(compiled, images(batch + 1))
                 seconds(model, x)
                 ratios = [seconds(model, x) / seconds(compiled, x) for _ in range(rounds)]
-            result[f'{mode}, ÷ eager'] = statistics.median(ratios)
-    return result
+            modes[mode] = Mode(first_call, statistics.median(ratios))
+    return Compiled(name, height, batch, **modes)
 
 
-def table(results: List[Tuple[str, Dict[str, float]]]) -> str:
-    lines = [
-        '| model | batch | inference: first call (s) | ÷ eager | training: first step (s) | ÷ eager |',
-        '| --- | --- | --- | --- | --- | --- |']
-    for name, r in results:
-        lines.append(
-            f"| `{name}` | {r['batch']} of {r['side']}x{r['side']} | {r['inference, first call']:.0f} | "
-            f"{r['inference, ÷ eager']:.2f} | {r['training, first call']:.0f} | {r['training, ÷ eager']:.2f} |")
-    return '\n'.join(lines)
+def markdown(results: List[Compiled]) -> str:
+    return table(
+        ['model', 'batch', 'inference: first call (s)', '÷ eager', 'training: first step (s)', '÷ eager'],
+        [
+            [
+                f'`{result.name}`',
+                f'{result.batch_size} of {result.image_size}x{result.image_size}',
+                *(text for mode in (result.inference, result.training)
+                  for text in (f'{mode.first_call:.0f}', f'{mode.ratio:.2f}')),
+            ]
+            for result in results])
 
 
-if __name__ == '__main__':
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--models', nargs='+', default=timm.list_models(module='wavemix'), metavar='MODEL')
+    models = timm.list_models(module='wavemix')
+    parser.add_argument(
+        '--models',
+        nargs='+',
+        choices=models,
+        default=models,
+        metavar='NAME',
+        help=f'models to measure (default: all of {", ".join(models)})',
+    )
     parser.add_argument('--device', type=working_device, default='cpu', help='torch device (default: %(default)s)')
-    parser.add_argument('--rounds', type=int, default=5, help='of eager and compiled calls (default: 5)')
+    parser.add_argument(
+        '--rounds', type=positive, default=5, help='of eager and compiled calls (default: %(default)s)')
     parser.add_argument('--output', metavar='MD', type=writable, help='document to write')
     args = parser.parse_args()
 
     results = []
-    for name in tqdm(args.models, unit='model'):
+    for name in tqdm(args.models, unit=' models'):
         with get_context('spawn').Pool(1) as pool:  # nothing compiled before helps
-            results.append((name, pool.apply(measure, (name, args.device, args.rounds))))
-    print(table(results))
+            results.append(pool.apply(measure, (name, args.device, args.rounds)))
+    print(markdown(results))
     if args.output:
         command = shlex.join(['python', 'scripts/benchmark_compile.py', *sys.argv[1:]])
-        what = __doc__.split('\n\n', 1)[1].strip()
         args.output.write_text(
-            f'# Compiled models\n\nMeasured on {machine_name(args.device)}, with torch {torch.__version__}, by\n\n'
-            f'```sh\n{command}\n```\n\n{what}\n\n{table(results)}\n', encoding='utf-8')
+            f'# Compiled models\n\nMeasured on {machine_name(args.device)}, with {SOFTWARE}, by\n\n'
+            f'```sh\n{command}\n```\n\n{details(__doc__)}\n\n{markdown(results)}\n', encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()

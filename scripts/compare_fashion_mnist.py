@@ -45,20 +45,22 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 import baselines  # noqa: F401  registers the models
-import timm_wavemix
+import timm_wavemix  # noqa: F401  registers the models
 from ablation import TransformBlock, TransformLiteBlock, variants
-from benchmark_paper import (
-    BF16,
-    PRECISIONS,
+from evaluation import accuracy, load_split
+from measurements import BF16, PRECISIONS
+from reports import (
+    SOFTWARE,
+    details,
     digits,
     limit_memory,
     machine_name,
     positive,
+    positive_number,
     table,
     working_device,
     writable,
 )
-from evaluation import accuracy, load_split
 
 try:
     from matplotlib.figure import Figure
@@ -341,13 +343,11 @@ def standard_error(top1: float, images: int) -> float:
 def markdown(
         title: str,
         command: str,
-        software: str,
         settings: Settings,
         results: Sequence[Result],
         picture: str,
 ) -> str:
     """The report: how the models were trained, what came of it, and what that is worth."""
-    _, method = __doc__.split('\n\n', 1)
     rows = []
     for result in results:
         row = [f'`{result.name}`']
@@ -367,7 +367,7 @@ def markdown(
         f'Each model: {settings.epochs} epochs of {settings.images:,} images of '
         f'{settings.image_size}x{settings.image_size} in {len(settings.classes)} classes, {updates} updates with '
         f'batches of {settings.batch_size}, learning rate {settings.lr:g}, seed {settings.seed}, {settings.precision}; '
-        f'measured on {settings.test_images:,} test images. Trained on {settings.machine}, with {software}, by',
+        f'measured on {settings.test_images:,} test images. Trained on {settings.machine}, with {SOFTWARE}, by',
         f'```sh\n{command}\n```',
         table(['model', 'params (M)', 'top-1 (%)', 'training (images/s)', 'loss in the last epoch'], rows),
         f'![Accuracy against parameters and against speed]({picture})',
@@ -379,7 +379,7 @@ def markdown(
         'other weights to begin with and other training images, moves each accuracy further. So models a few standard '
         'errors apart are not told apart.',
         '## How it was done',
-        method.strip(),
+        details(__doc__),
         *(f'`{result.name}` failed: {result.error}' for result in results if result.error),
     ]) + '\n'
 
@@ -417,20 +417,8 @@ def number_or_all(text: str) -> Optional[int]:
     return None if text in ('0', 'all') else positive(text)
 
 
-def positive_number(text: str) -> float:
-    number = float(text)
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f'{text} is no learning rate: give more than 0.')
-    return number
-
-
 def parse_args() -> argparse.Namespace:
-    description, details = __doc__.split('\n\n', 1)
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     models = [name for names in FAMILIES.values() for name in names]
     parser.add_argument(
         '--data-dir',
@@ -507,7 +495,6 @@ def main() -> None:
     if args.device.type == 'cpu':
         limit_memory()
     runs = list_runs(args.models, args.ablation)
-    software = f'torch {torch.__version__}, timm {timm.__version__}, timm-wavemix {timm_wavemix.__version__}'
     command = shlex.join(['python', 'scripts/compare_fashion_mnist.py', *sys.argv[1:]])
     try:
         train_set, test_set = load_data(args.data_dir, args.images, args.test_images, args.image_size, args.seed)
@@ -529,11 +516,11 @@ def main() -> None:
         args.output.mkdir(parents=True, exist_ok=True)
         check_settings(args.output, settings)
         results = train_all(runs, settings, train_set, test_set, args.output, args.device)
-        report = dict(command=command, software=software, settings=asdict(settings), results=list(map(asdict, results)))
+        report = dict(command=command, software=SOFTWARE, settings=asdict(settings), results=list(map(asdict, results)))
         args.json.write_text(json.dumps(report, indent=1), encoding='utf-8')
         picture = Path(os.path.relpath(args.plot, args.markdown.parent)).as_posix()
         title = 'Other transforms than Haar in WaveMix' if args.ablation else 'The models of the paper, trained alike'
-        args.markdown.write_text(markdown(title, command, software, settings, results, picture), encoding='utf-8')
+        args.markdown.write_text(markdown(title, command, settings, results, picture), encoding='utf-8')
         draw(runs, results, settings).savefig(args.plot, format='png')
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"compare_fashion_mnist.py: {' '.join(str(error).split())}")

@@ -12,7 +12,9 @@ from typing import Dict
 
 import yaml
 
-from benchmark_paper import BLUE, GREY, INFERENCE, Cost, Results, Speed, writable
+from measurements import Cost, Results, Speed
+from paper import INFERENCE
+from reports import BLUE, GREY, writable
 
 try:
     from matplotlib.figure import Figure

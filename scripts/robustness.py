@@ -23,9 +23,8 @@ from torch import nn
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-import timm_wavemix
-from benchmark_paper import machine_name, table, working_device, writable
 from evaluation import accuracy, load_split
+from reports import SOFTWARE, details, machine_name, table, working_device, writable
 from timm_wavemix.hub import load_checkpoint
 
 SEED = 0
@@ -64,27 +63,20 @@ def corrupted_accuracy(model: nn.Module, corruption: nn.Module, data: Path, devi
 
 def markdown(results: Dict[str, Dict[str, float]], images: int, device: torch.device) -> str:
     """The report: top-1 accuracies by model and corruption, and how they were measured."""
-    _, method = __doc__.split('\n\n', 1)
     columns = next(iter(results.values()))
     rows = [[f'`{name}`', *(f'{top1:.2f}' for top1 in results[name].values())] for name in results]
     return '\n\n'.join([
         '# Accuracy under noise, blur and shift',
         f'Top-1 accuracy in percent on {images:,} test images of Fashion-MNIST, measured on {machine_name(device)}, '
-        f'with torch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm.__version__}, '
-        f'timm-wavemix {timm_wavemix.__version__}, seed {SEED}, by',
+        f'with torchvision {torchvision.__version__}, {SOFTWARE}, seed {SEED}, by',
         f"```sh\n{shlex.join(['python', 'scripts/robustness.py', *sys.argv[1:]])}\n```",
         table(['model', *columns], rows),
-        method.strip(),
+        details(__doc__),
     ]) + '\n'
 
 
 def main() -> None:
-    description, details = __doc__.split('\n\n', 1)
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data', metavar='DATA', type=Path, help='folder of scripts/prepare_fashion_mnist.py')
     parser.add_argument(
         '--checkpoint',

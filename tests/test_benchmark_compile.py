@@ -21,10 +21,22 @@ def small(monkeypatch):
 
 def test_both_modes_are_measured(small):
     result = script.measure('wavemix_16_5', torch.device('cpu'), rounds=1)
-    assert (result['side'], result['batch'], len(result)) == (28, 2, 6)
-    assert all(value > 0 for value in result.values())
-    cells = script.table([('wavemix_16_5', result)]).splitlines()[-1].split(' | ')
+    assert result[:3] == ('wavemix_16_5', 28, 2)
+    assert all(value > 0 for mode in (result.inference, result.training) for value in mode)
+    cells = script.markdown([result]).splitlines()[-1].split(' | ')
     assert cells[:2] == ['| `wavemix_16_5`', '2 of 28x28'] and len(cells) == 6
+
+
+@pytest.mark.parametrize('args, message', [
+    (['--models', 'wavemix_17_5'], "invalid choice: 'wavemix_17_5'"),
+    (['--rounds', '0'], '0 is too few: give 1 or more.'),
+    (['--output', 'nowhere/compile.md'], "there is no folder 'nowhere': make it, or name another file."),
+])
+def test_wrong_arguments_are_told_before_anything_is_measured(monkeypatch, capsys, args, message):
+    monkeypatch.setattr(sys, 'argv', ['benchmark_compile.py', *args])
+    with pytest.raises(SystemExit, match='2'):
+        script.main()
+    assert message in capsys.readouterr().err
 
 
 def test_a_graph_break_is_no_result(small, monkeypatch):

@@ -224,7 +224,7 @@ def test_a_damaged_checkpoint_is_told(run, tmp_path):
 @pytest.mark.parametrize('args, message', [
     (['--images', '25'], "has 24 images, not 25: ask for no more, or for 'all'."),
     (['--batch-size', '20'], '18 images do not fill a batch: give --batch-size 18 or less.'),
-    (['--lr', '0'], 'give more than 0'),
+    (['--lr', '0'], '0 is not above 0: give a larger number.'),
     (['--markdown', 'nowhere/results.md'], "there is no folder 'nowhere'"),
 ])
 def test_wrong_settings_are_told_in_one_line(run, args, message):

@@ -57,7 +57,7 @@ def test_accuracies_of_the_repository_are_those_on_the_cards():
     accuracies = script.load_accuracies()
     card = yaml.safe_load((ROOT / 'hub_configs' / 'wavemix_16_5.fashion_mnist.yaml').read_text())
     assert accuracies['wavemix_16_5'] == card['metrics']['top1']
-    from benchmark_paper import PAPER  # names that the benchmark does not know would never be drawn
+    from paper import PAPER  # names that the benchmark does not know would never be drawn
     assert set(accuracies) <= set(PAPER)
 
 

@@ -1,0 +1,94 @@
+"""What the scripts that write a report share: arguments, the machine's name, tables and colours."""
+import argparse
+import math
+import os
+import platform
+import re
+import sys
+from pathlib import Path
+from typing import Optional, Sequence
+
+import timm
+import torch
+
+import timm_wavemix
+
+BLUE, ORANGE, GREY = '#0072b2', '#d55e00', '#999999'  # colours that the colour-blind can tell apart
+SOFTWARE = f'torch {torch.__version__}, timm {timm.__version__}, timm-wavemix {timm_wavemix.__version__}'
+
+
+# Arguments
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{number} is too few: give 1 or more.')
+    return number
+
+
+def positive_number(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f'{text} is not above 0: give a larger number.')
+    return number
+
+
+def writable(text: str) -> Path:
+    """A file to write after an hour of measuring: complain before."""
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder '{path.parent}': make it, or name another file.")
+    return path
+
+
+def working_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (AssertionError, RuntimeError) as error:  # a torch without CUDA fails an assertion
+        raise argparse.ArgumentTypeError(f"torch cannot use '{name}' here ({error}): leave it out, or name 'cpu'.")
+    return device
+
+
+# The machine
+
+def limit_memory() -> None:
+    """Let an allocation beyond the memory of the machine fail: Linux would end the process, and all its results."""
+    if sys.platform == 'linux':
+        import resource
+        memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+        _, hard_limit = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (int(0.95 * memory), hard_limit))
+
+
+def machine_name(device: torch.device) -> str:
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    try:
+        name = re.search(r'model name\s*: (.*)', Path('/proc/cpuinfo').read_text()).group(1)
+    except (OSError, AttributeError):  # not Linux, or not x86
+        name = platform.processor() or platform.machine()
+    threads = torch.get_num_threads()
+    return f'{threads} core{"s" * (threads > 1)} of one {name} CPU ({torch.backends.cpu.get_cpu_capability()})'
+
+
+# Texts
+
+def details(doc: str) -> str:
+    """What follows the first paragraph of a docstring."""
+    return doc.split('\n\n', 1)[1].strip()
+
+
+def digits(value: Optional[float]) -> str:
+    """The number with three digits, or a dash."""
+    if value is None:
+        return '–'
+    return f'{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}'
+
+
+def quotient(value: Optional[float], reference: Optional[float]) -> Optional[float]:
+    return value / reference if value and reference else None
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return '\n'.join(f'| {" | ".join(cells)} |' for cells in (header, ['---'] * len(header), *rows))

@@ -1,0 +1,53 @@
+"""scripts/measurements.py: what is counted is right, and rounds alternate. No test depends on a time."""
+import sys
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn as nn
+
+sys.path.insert(0, str(Path(__file__).parents[1] / 'scripts'))
+import measurements  # noqa: E402
+
+CPU = torch.device('cpu')
+
+
+def test_saved_bytes_are_those_of_hand_arithmetic():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    x = torch.randn(2, 3, 5, 5)
+    image, hidden = 2 * 3 * 25 * 4, 2 * 4 * 25 * 4
+    statistics = 2 * 4 * 4  # mean and inverse deviation of the batch
+    # inputs of the first convolution and of the batch norm; the ReLU's output is the last one's input, counted once
+    assert measurements.saved_bytes(model, x) == image + hidden + statistics + hidden
+
+
+def test_inference_bytes_are_the_most_that_live_at_one_time():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(inplace=True), nn.Conv2d(8, 2, 1), nn.Flatten())
+    pixel = 2 * 5 * 5 * 4  # bytes of a channel of the batch
+    assert measurements.inference_bytes(model, torch.randn(2, 3, 5, 5)) == (8 + 2) * pixel
+
+
+@pytest.mark.parametrize('most, expected', [(15, 0), (16, 16), (100, 96), (112, 112), (2177, 2176)])
+def test_largest_batch_is_found(most, expected):
+    assert measurements.largest_batch(lambda n: n <= most) == expected
+
+
+class Logged(nn.Module):
+    def __init__(self, name, log):
+        super().__init__()
+        self.name, self.log = name, log
+        self.fc = nn.Linear(3, 10)
+
+    def forward(self, x):
+        self.log.append(self.name)
+        return self.fc(x.mean((2, 3)))
+
+
+def test_rounds_alternate(monkeypatch):
+    monkeypatch.setattr(measurements, 'MIN_SECONDS', 1e-9)
+    log = []
+    points = [(measurements.Contender(name, Logged(name, log), precisions=['fp32']), 1, 4) for name in 'abc']
+    results = measurements.measure(points, 3, CPU, 'test')
+    assert ''.join(name for name, _ in groupby(log)).endswith('abcabcabc')
+    assert [len(speed.seconds) for speed in results.speeds] == [3] * 6
