@@ -31,11 +31,10 @@ from measurements import (
     failure,
     measure,
 )
-from paper import AS_IN_TIMM, INFERENCE, PAPER, TRAIN
+from paper import FAMILIES, INFERENCE, PAPER, TRAIN
 from references import authors_model, plain_model
 from reports import (
     BLUE,
-    GREY,
     ORANGE,
     SOFTWARE,
     details,
@@ -45,6 +44,7 @@ from reports import (
     positive,
     positive_number,
     quotient,
+    styles,
     table,
     working_device,
     writable,
@@ -75,11 +75,11 @@ GOALS = [
     Goal('wavemix_lite_128_7', AUTHORS_NCHW, None, 2.),
     Goal('wavemix_lite_256_7', AUTHORS, 1.5, 1.2),
     Goal('wavemix_lite_256_7', AUTHORS_NCHW, None, 2.),
-    Goal('wavemix_16_5', 'resnet18', 2.06, 1.25),
-    Goal('wavemix_32_5', 'resnet18', 1.17, 1.11),
-    Goal('wavemix_lite_128_7', 'resnet18', 0.55, 0.65),
-    Goal('wavemix_lite_256_7', 'resnet18', 0.16, 0.17),
-    Goal('wavemix_16_5', AS_IN_TIMM, 1., 1.),
+    Goal('wavemix_16_5', 'resnet18_3x3', 2.06, 1.25),
+    Goal('wavemix_32_5', 'resnet18_3x3', 1.17, 1.11),
+    Goal('wavemix_lite_128_7', 'resnet18_3x3', 0.55, 0.65),
+    Goal('wavemix_lite_256_7', 'resnet18_3x3', 0.16, 0.17),
+    Goal('wavemix_16_5', 'resnet18', 1., 1.),
     Goal('wavemix_lite_256_7', UP_CONV, 0.6, 0.7),
 ]
 
@@ -107,10 +107,6 @@ def create(name: str, image_size: int) -> nn.Module:
     Raises:
         ImportError: A package is not installed.
     """
-    if name == AS_IN_TIMM:
-        return timm.create_model('resnet18', num_classes=10)
-    if name.startswith('resnet'):
-        name = f'{name}_3x3'
     size = {'img_size': image_size} if timm.get_pretrained_cfg(name).fixed_input_size else {}
     return timm.create_model(name, num_classes=10, **size)
 
@@ -177,9 +173,9 @@ class Report:
 
 def ratio_table(results: Results, size: int) -> str:
     """Everything as a ratio to ResNet-18, beside what the paper has of it: tables 1 and 5."""
-    reference, rows = results.cost('resnet18'), []
+    reference, rows = results.cost('resnet18_3x3'), []
     for name in results.models:
-        cost, paper, paper_reference = results.cost(name), PAPER[name], PAPER['resnet18']
+        cost, paper, paper_reference = results.cost(name), PAPER[name], PAPER['resnet18_3x3']
         memory = cost.saved_bytes.get(FP32)
         row = [
             f'`{name}`',
@@ -192,7 +188,7 @@ def ratio_table(results: Results, size: int) -> str:
         for mode in MODES:
             speed = results.speed(name, mode)
             row += [
-                failure(speed) or digits(speed.ratio(results.speed('resnet18', mode))),
+                failure(speed) or digits(speed.ratio(results.speed('resnet18_3x3', mode))),
                 digits(quotient(paper.speed[mode].get(size), paper_reference.speed[mode].get(size))),
             ]
         rows.append(row)
@@ -217,12 +213,12 @@ def memory_table(results: Results, size: int) -> str:
             digits(PAPER[name].params),
             digits(quotient(cost.flops, 2e9)),
             failure(cost) or digits(quotient(saved(name), 2 ** 20)),
-            digits(quotient(saved(name), saved('resnet18'))),
-            digits(paper_ratio(name, 'resnet18')),
-            digits(quotient(saved(name), saved('resnet50'))),
-            digits(paper_ratio(name, 'resnet50')),
-            digits(quotient(saved(name, BF16), saved('resnet50', BF16))),
-            digits(quotient(saved(name, CHECKPOINTED), saved('resnet50'))),
+            digits(quotient(saved(name), saved('resnet18_3x3'))),
+            digits(paper_ratio(name, 'resnet18_3x3')),
+            digits(quotient(saved(name), saved('resnet50_3x3'))),
+            digits(paper_ratio(name, 'resnet50_3x3')),
+            digits(quotient(saved(name, BF16), saved('resnet50_3x3', BF16))),
+            digits(quotient(saved(name, CHECKPOINTED), saved('resnet50_3x3'))),
         ]
         for name, cost in costs.items()]
     return table(
@@ -238,12 +234,12 @@ def speed_table(results: Results, size: int, precision: str) -> str:
         for mode in MODES:
             speed = results.speed(name, mode, precision)
             if precision == FP32:
-                beside = quotient(PAPER[name].speed[mode].get(size), PAPER['resnet18'].speed[mode].get(size))
+                beside = quotient(PAPER[name].speed[mode].get(size), PAPER['resnet18_3x3'].speed[mode].get(size))
             else:
                 beside = speed.ratio(results.speed(name, mode))
             row += [
                 failure(speed) or digits(speed.images_per_second),
-                digits(speed.ratio(results.speed('resnet18', mode, precision))),
+                digits(speed.ratio(results.speed('resnet18_3x3', mode, precision))),
                 digits(beside),
             ]
             memory_formats.append(speed.memory_format)
@@ -263,8 +259,8 @@ def batch_table(results: Results, size: int) -> str:
             ours, theirs = largest[name].get(mode), PAPER[name].largest_batch[mode].get(size)
             row += [
                 '–' if ours is None else f'{ours:,}',
-                digits(quotient(ours, largest.get('resnet50', {}).get(mode))),
-                digits(quotient(theirs, PAPER['resnet50'].largest_batch[mode].get(size))),
+                digits(quotient(ours, largest.get('resnet50_3x3', {}).get(mode))),
+                digits(quotient(theirs, PAPER['resnet50_3x3'].largest_batch[mode].get(size))),
             ]
         rows.append(row)
     columns = [column for mode in MODES for column in (mode, '÷ ResNet-50', 'paper')]
@@ -328,26 +324,20 @@ def markdown(report: Report, picture: str) -> str:
 
 def draw(results: Results, size: int) -> Figure:
     """Memory beside speed, and the ratios of speed to ResNet-18 beside the paper's."""
-    figure = Figure(figsize=(14, 5), dpi=150, layout='constrained')
+    figure = Figure(figsize=(17, 5.5), dpi=150, layout='constrained')
     scatter, *charts = figure.subplots(1, 3, width_ratios=[1.4, 1, 1])
-    for name in results.models:
+    families = [family for name in results.models for family, names in FAMILIES.items() if name in names]
+    for name, style in zip(results.models, styles(families)):
         speed, memory = results.speed(name, TRAIN), results.cost(name).saved_bytes.get(FP32)
         if memory and not speed.error:
-            ours = name.startswith('wavemix')
-            point = memory / 2 ** 20, speed.images_per_second
-            scatter.plot(*point, 'o', color=BLUE if ours else GREY)
-            # labels of ours go to the other side, so that they do not cover those of their neighbours
-            scatter.annotate(
-                name, point, xytext=(-5, -3) if ours else (5, 3), textcoords='offset points',
-                ha='right' if ours else 'left', va='top' if ours else 'bottom')
+            scatter.plot(memory / 2 ** 20, speed.images_per_second, label=name, **style)
     scatter.set(
         xscale='log', yscale='log', xlabel='memory of a training step (MiB)', ylabel='training (images/s)',
         title='the best are top left')
-    scatter.margins(x=0.6, y=0.1)
     for mode, chart in zip(MODES, charts):
         for name in reversed(results.models):
-            ratio = results.speed(name, mode).ratio(results.speed('resnet18', mode))
-            paper = quotient(PAPER[name].speed[mode].get(size), PAPER['resnet18'].speed[mode].get(size))
+            ratio = results.speed(name, mode).ratio(results.speed('resnet18_3x3', mode))
+            paper = quotient(PAPER[name].speed[mode].get(size), PAPER['resnet18_3x3'].speed[mode].get(size))
             chart.plot(ratio, name, 'o', color=BLUE)  # a failed one keeps its line
             if paper:
                 chart.plot(paper, name, 'D', color=ORANGE, fillstyle='none')
@@ -355,6 +345,7 @@ def draw(results: Results, size: int) -> Figure:
         chart.grid(axis='y', color='#dddddd')
         chart.set(xscale='log', title=f'{mode}, images/s ÷ ResNet-18', xlabel='blue: here, orange: in the paper')
     charts[1].tick_params(labelleft=False)
+    figure.legend(*scatter.get_legend_handles_labels(), loc='outside left center')
     return figure
 
 

@@ -49,6 +49,7 @@ import timm_wavemix  # noqa: F401  registers the models
 from ablation import TransformBlock, TransformLiteBlock, variants
 from evaluation import accuracy, load_split
 from measurements import BF16, PRECISIONS
+from paper import FAMILIES
 from reports import (
     SOFTWARE,
     details,
@@ -57,6 +58,7 @@ from reports import (
     machine_name,
     positive,
     positive_number,
+    styles,
     table,
     working_device,
     writable,
@@ -70,20 +72,8 @@ except ImportError as error:
 
 RECIPE = yaml.safe_load(
     (Path(__file__).parent / 'recipes' / 'wavemix_16_5.fashion_mnist.yaml').read_text(encoding='utf-8'))
-FAMILIES = {
-    'WaveMix': ('wavemix_16_5', 'wavemix_32_5', 'wavemix_64_5'),
-    'WaveMix-Lite': ('wavemix_lite_128_7', 'wavemix_lite_256_7'),
-    '2-D FNet': ('fnet2d_64_5', 'fnet2d_128_5'),
-    '2-D MLP-Mixer': ('mlp_mixer2d_64_5', 'mlp_mixer2d_128_5'),
-    'ResNet': ('resnet18_3x3', 'resnet34_3x3', 'resnet50_3x3', 'resnet101_3x3'),
-    'ConvMixer': ('convmixer_256_8', 'convmixer_256_16'),
-    'transformer': ('vit_128_4x4', 'hybrid_vin_128_4x4', 'cct_128_4x4', 'cvt_128_4x4'),
-}
 BLOCKS = {'WaveMix': TransformBlock, 'WaveMix-Lite': TransformLiteBlock}  # of the ablation
 ABLATION = 'wavemix_16_5', 'wavemix_lite_128_7'
-# the colour-blind can tell them apart
-COLORS = '#0072b2', '#56b4e9', '#d55e00', '#e69f00', '#000000', '#009e73', '#cc79a7'
-MARKERS = 'o^sD'
 
 
 class Run(NamedTuple):
@@ -388,13 +378,7 @@ def draw(runs: Sequence[Run], results: Sequence[Result], settings: Settings) -> 
     """Accuracies against parameters, and against images per second in training."""
     figure = Figure(figsize=(13, 5.5), dpi=150, layout='constrained')
     charts = left, right = figure.subplots(1, 2, sharey=True)
-    families = list(dict.fromkeys(run.family for run in runs))
-    drawn = Counter()
-    for run, result in zip(runs, results):
-        style = dict(
-            color=COLORS[families.index(run.family)], marker=MARKERS[drawn[run.family]], markersize=8, alpha=0.8,
-            linestyle='none')
-        drawn[run.family] += 1
+    for run, result, style in zip(runs, results, styles([run.family for run in runs])):
         if not result.error:
             error = standard_error(result.top1, settings.test_images)
             for chart, x in (left, result.params / 1e6), (right, statistics.median(result.images_per_second)):

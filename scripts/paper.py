@@ -1,8 +1,20 @@
-"""What the WaveMix paper says of its models: the figures of tables 1, 4, 5 and 6 of arXiv 2203.03689."""
+"""The models of the WaveMix paper's comparison, and its figures of them: tables 1, 4, 5 and 6 of arXiv 2203.03689.
+
+They have their names in timm, where scripts/baselines.py registers what timm does not have.
+"""
 from typing import Dict, NamedTuple, Optional
 
 TRAIN, INFERENCE = 'train', 'inference'
-AS_IN_TIMM = 'resnet18_as_in_timm'
+FAMILIES = {
+    'WaveMix': ('wavemix_16_5', 'wavemix_32_5', 'wavemix_64_5'),
+    'WaveMix-Lite': ('wavemix_lite_128_7', 'wavemix_lite_256_7'),
+    '2-D FNet': ('fnet2d_64_5', 'fnet2d_128_5'),
+    '2-D MLP-Mixer': ('mlp_mixer2d_64_5', 'mlp_mixer2d_128_5'),
+    'ResNet': ('resnet18_3x3', 'resnet34_3x3', 'resnet50_3x3', 'resnet101_3x3'),
+    "timm's ResNet": ('resnet18',),
+    'ConvMixer': ('convmixer_256_8', 'convmixer_256_16'),
+    'transformer': ('vit_128_4x4', 'hybrid_vin_128_4x4', 'cct_128_4x4', 'cvt_128_4x4'),
+}
 
 
 class Paper(NamedTuple):
@@ -15,15 +27,15 @@ class Paper(NamedTuple):
 
 
 PAPER = {
-    AS_IN_TIMM: Paper('not in the paper'),
-    'resnet18': Paper(
+    'resnet18': Paper('not in the paper'),
+    'resnet18_3x3': Paper(
         'ResNet-18', 11.2, {32: 1.2, 64: 2.6},
         {TRAIN: {32: 1571, 64: 467}, INFERENCE: {32: 3436, 64: 1389}},
         {TRAIN: {64: 384}, INFERENCE: {}}),
-    'resnet34': Paper('ResNet-34', 21.3, {32: 1.4, 64: 3.5}, largest_batch={TRAIN: {64: 288}, INFERENCE: {}}),
-    'resnet50': Paper(
+    'resnet34_3x3': Paper('ResNet-34', 21.3, {32: 1.4, 64: 3.5}, largest_batch={TRAIN: {64: 288}, INFERENCE: {}}),
+    'resnet50_3x3': Paper(
         'ResNet-50', 25.2, {32: 3.3, 64: 11.3}, largest_batch={TRAIN: {32: 320, 64: 96}, INFERENCE: {32: 960}}),
-    'resnet101': Paper('ResNet-101', memory={64: 15.1}, largest_batch={TRAIN: {64: 64}, INFERENCE: {}}),
+    'resnet101_3x3': Paper('ResNet-101', memory={64: 15.1}, largest_batch={TRAIN: {64: 64}, INFERENCE: {}}),
     'fnet2d_64_5': Paper('2D FNet-64/5', 0.10, {32: 1.0}),
     'fnet2d_128_5': Paper('2D FNet-128/5', 0.41, {32: 1.6}),
     'mlp_mixer2d_64_5': Paper('2D MLP-Mixer-64/5', 0.15, {32: 1.8}),

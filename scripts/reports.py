@@ -5,15 +5,19 @@ import os
 import platform
 import re
 import sys
+from collections import Counter
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Any, Dict, Iterator, Optional, Sequence
 
 import timm
 import torch
 
 import timm_wavemix
 
-BLUE, ORANGE, GREY = '#0072b2', '#d55e00', '#999999'  # colours that the colour-blind can tell apart
+# colours that the colour-blind can tell apart
+BLUE, ORANGE, GREY = '#0072b2', '#d55e00', '#999999'
+COLORS = BLUE, '#56b4e9', ORANGE, '#e69f00', '#000000', GREY, '#009e73', '#cc79a7'
+MARKERS = 'o^sD'
 SOFTWARE = f'torch {torch.__version__}, timm {timm.__version__}, timm-wavemix {timm_wavemix.__version__}'
 
 
@@ -84,6 +88,15 @@ def digits(value: Optional[float]) -> str:
     if value is None:
         return '–'
     return f'{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}'
+
+
+def styles(families: Sequence[str]) -> Iterator[Dict[str, Any]]:
+    """For matplotlib, of points of these families in turn: a colour for each family, a marker for each point in it."""
+    colors = dict(zip(dict.fromkeys(families), COLORS))
+    drawn = Counter()
+    for family in families:
+        yield dict(color=colors[family], marker=MARKERS[drawn[family]], markersize=8, alpha=0.8, linestyle='none')
+        drawn[family] += 1
 
 
 def quotient(value: Optional[float], reference: Optional[float]) -> Optional[float]:

@@ -14,11 +14,11 @@ import plot_accuracy as script  # noqa: E402
 
 COSTS = [
     {'model': 'wavemix_16_5', 'batch_size': 64, 'image_size': 32, 'params': 180_000},
-    {'model': 'resnet18_as_in_timm', 'batch_size': 64, 'image_size': 32, 'params': 11_000_000},
+    {'model': 'resnet18', 'batch_size': 64, 'image_size': 32, 'params': 11_000_000},
 ]
 SPEEDS = [
     {'model': model, 'batch_size': 64, 'image_size': 32, 'mode': mode, 'precision': precision, 'seconds': seconds}
-    for model, factor in (('wavemix_16_5', 1), ('resnet18_as_in_timm', 2))
+    for model, factor in (('wavemix_16_5', 1), ('resnet18', 2))
     for mode, precision, seconds in (
         ('train', 'fp32', [9.]), ('inference', 'bf16', [9.]), ('inference', 'fp32', [9., 0.5 * factor, 0.1]))]
 
@@ -35,22 +35,22 @@ def report(tmp_path):
 
 
 def test_points_are_at_the_models_parameters_speed_and_accuracy(report):
-    figure = script.draw({'wavemix_16_5': 92., 'resnet18_as_in_timm': 93.}, script.load_results(report()))
+    figure = script.draw({'wavemix_16_5': 92., 'resnet18': 93.}, script.load_results(report()))
     left, right = [[tuple(line.get_xydata()[0]) for line in chart.lines] for chart in figure.axes]
     assert left == [pytest.approx((0.18, 92.)), pytest.approx((11., 93.))]
     assert right == [pytest.approx((128., 92.)), pytest.approx((64., 93.))]
     for chart in figure.axes:
-        assert [text.get_text() for text in chart.texts] == ['wavemix_16_5', 'resnet18_as_in_timm']
+        assert [text.get_text() for text in chart.texts] == ['wavemix_16_5', 'resnet18']
 
 
 def test_accuracies_are_those_of_shipped_models_and_of_others_in_docs(tmp_path):
     for name, top1 in [
             ('hub_configs/wavemix_16_5.fashion_mnist', 92.5), ('hub_configs/wavemix_lite_144_7.cifar10', 94.58),
-            ('docs/resnet18_as_in_timm.fashion_mnist', 93.5)]:
+            ('docs/resnet18.fashion_mnist', 93.5)]:
         file = tmp_path / f'{name}.yaml'
         file.parent.mkdir(exist_ok=True)
         file.write_text(f'metrics:\n  top1: {top1}\n')
-    assert script.load_accuracies(tmp_path) == {'wavemix_16_5': 92.5, 'resnet18_as_in_timm': 93.5}
+    assert script.load_accuracies(tmp_path) == {'wavemix_16_5': 92.5, 'resnet18': 93.5}
 
 
 def test_accuracies_of_the_repository_are_those_on_the_cards():

@@ -150,7 +150,11 @@ def test_weights_of_half_precision_give_a_model_of_single_precision(trained, tmp
 SHIPPED = {
     name: Path(file) for name in timm.list_models(module='wavemix', pretrained=True)
     if (file := timm.get_pretrained_cfg(name).file)}
-CORRECT = {'wavemix_16_5.fashion_mnist': 471, 'wavemix_32_5.fashion_mnist': 474}  # of the 500 images of TEST_IMAGES
+CORRECT = {  # of the 500 images of TEST_IMAGES
+    'wavemix_16_5.fashion_mnist': 471,
+    'wavemix_32_5.fashion_mnist': 474,
+    'wavemix_lite_128_7.fashion_mnist': 472,
+}
 TEST_IMAGES = Path(__file__).parents[1] / 'scripts' / 'test_images.png'  # a row of 50 for each class
 
 

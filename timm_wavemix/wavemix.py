@@ -827,7 +827,7 @@ default_cfgs = generate_default_cfgs({
     'wavemix_16_5.fashion_mnist': _fashion_mnist_cfg('wavemix_16_5'),
     'wavemix_32_5.fashion_mnist': _fashion_mnist_cfg('wavemix_32_5'),
     'wavemix_64_5.untrained': _cfg(),
-    'wavemix_lite_128_7.untrained': _cfg(),
+    'wavemix_lite_128_7.fashion_mnist': _fashion_mnist_cfg('wavemix_lite_128_7'),
     'wavemix_lite_256_7.untrained': _cfg(),
     'wavemix_lite_256_7_s2.untrained': _cfg(num_classes=1000, input_size=(3, 256, 256), pool_size=(64, 64)),
 
