@@ -20,6 +20,7 @@ from timm.data import create_transform, resolve_model_data_config
 from torch.utils.benchmark import Measurement, Timer
 
 import timm_wavemix  # noqa: F401  registers the models
+from reports import BLUE, ORANGE, working_device, writable
 
 try:
     from matplotlib.figure import Figure
@@ -31,7 +32,6 @@ IMAGES = Path(__file__).parent / 'demo_images'
 TEST_IMAGES = Path(__file__).parent / 'test_images.png'
 SIDE = 28  # pixels of an image in it
 BATCH_SIZE = 64
-BLUE, ORANGE = '#0072b2', '#d55e00'  # a pair that the colour-blind can tell apart
 
 
 class Result(NamedTuple):
@@ -125,15 +125,6 @@ def draw(results: List[Result], matrix: torch.Tensor, names: Sequence[str], titl
     return figure
 
 
-def working_device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (AssertionError, RuntimeError) as error:  # a torch without CUDA fails an assertion
-        raise argparse.ArgumentTypeError(f"torch cannot use '{name}' here ({error}): leave it out, or name 'cpu'.")
-    return device
-
-
 def demo(name: str, device: torch.device, output: Path) -> None:
     """Print the table and the speed, and write the picture.
 
@@ -160,7 +151,8 @@ def demo(name: str, device: torch.device, output: Path) -> None:
     else:
         hardware = f'{device} ({torch.get_num_threads()} threads)'
     print(f'{BATCH_SIZE / measurement.median:,.0f} images/s on {hardware},')
-    print(f'median of {len(measurement.times)} rounds in batches of {BATCH_SIZE}')
+    rounds = len(measurement.times)
+    print(f'median of {rounds} round{"s" * (rounds > 1)} in batches of {BATCH_SIZE}')
 
     try:
         titles = f'{name} on Fashion-MNIST test images: {score}', f'on the first 50 of each class: {matrix_score}'
@@ -186,7 +178,8 @@ def main() -> None:
         default='cuda' if torch.cuda.is_available() else 'cpu',
         help='torch device (default: cuda if there is one, else cpu)',
     )
-    parser.add_argument('--output', metavar='PNG', type=Path, default='demo.png', help='picture (default: %(default)s)')
+    parser.add_argument(
+        '--output', metavar='PNG', type=writable, default='demo.png', help='picture (default: %(default)s)')
     args = parser.parse_args()
     try:
         demo(args.model, args.device, args.output)

@@ -37,7 +37,7 @@ FILES = [f'{CLASSES[target]}/{i}.png' for i, target in enumerate(TARGETS)]  # in
 
 @pytest.fixture(scope='module')
 def checkout():
-    if 'TIMM_CHECKOUT' not in os.environ:
+    if not os.environ.get('TIMM_CHECKOUT'):
         pytest.skip('TIMM_CHECKOUT names no clone of timm: get one with `python scripts/clone_timm.py`')
     return Path(os.environ['TIMM_CHECKOUT']).resolve()
 
