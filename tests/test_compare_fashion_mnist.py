@@ -73,7 +73,7 @@ def test_all_models_of_the_comparison_are_trained_and_each_has_its_own_sign():
     chart = script.draw(runs, results, settings).axes[0]
     points = {bar.get_label(): bar.lines[0] for bar in chart.containers}
     assert set(points) == OURS | BASELINES
-    assert len({(line.get_color(), line.get_marker()) for line in points.values()}) == 19
+    assert len({(line.get_color(), line.get_marker()) for line in points.values()}) == 20
 
 
 @pytest.mark.parametrize('name', sorted(OURS | BASELINES))
