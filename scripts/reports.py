@@ -1,7 +1,6 @@
 """What the scripts that write a report share: arguments, the machine's name, tables and colours."""
 import argparse
 import math
-import os
 import platform
 import re
 import sys
@@ -57,12 +56,13 @@ def working_device(name: str) -> torch.device:
 # The machine
 
 def limit_memory() -> None:
-    """Let an allocation beyond the memory of the machine fail: Linux would end the process, and all its results."""
+    """Let an allocation beyond the memory that is free fail: Linux would end the process, and all its results."""
     if sys.platform == 'linux':
         import resource
-        memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+        available = re.search(r'MemAvailable: *(\d+) kB', Path('/proc/meminfo').read_text()).group(1)
+        used = re.search(r'VmData:\s*(\d+) kB', Path('/proc/self/status').read_text()).group(1)
         _, hard_limit = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (int(0.95 * memory), hard_limit))
+        resource.setrlimit(resource.RLIMIT_DATA, (1024 * (int(used) + int(0.9 * int(available))), hard_limit))
 
 
 def machine_name(device: torch.device) -> str:

@@ -1,0 +1,40 @@
+"""scripts/reports.py: what its users would notice if it were wrong."""
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / 'scripts'
+sys.path.insert(0, str(SCRIPTS))
+import reports  # noqa: E402
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux ends processes that take too much memory')
+def test_an_allocation_beyond_the_free_memory_fails_and_the_process_goes_on():
+    code = '''
+import re
+import torch
+from reports import limit_memory
+limit_memory()
+available = 1024 * int(re.search(r'MemAvailable: *([0-9]+)', open('/proc/meminfo').read()).group(1))
+torch.ones(10_000_000)
+try:
+    torch.empty(available, dtype=torch.uint8)
+except RuntimeError as error:
+    print(error)
+'''
+    done = subprocess.run([sys.executable, '-c', code], cwd=SCRIPTS, capture_output=True, text=True)
+    assert done.returncode == 0 and "can't allocate memory" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize('value, text', [
+    (None, '–'), (0.0123456, '0.0123'), (1., '1.00'), (12.345, '12.3'), (1234.5, '1,234')])
+def test_numbers_have_three_digits(value, text):
+    assert reports.digits(value) == text
+
+
+def test_points_of_families_are_told_apart():
+    styles = list(reports.styles(['a', 'b', 'a', 'c', 'b']))
+    assert len({(style['color'], style['marker']) for style in styles}) == 5
+    assert styles[0]['color'] == styles[2]['color'] != styles[1]['color'] == styles[4]['color'] != styles[3]['color']
