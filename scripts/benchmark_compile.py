@@ -22,7 +22,7 @@ from torch import nn
 from tqdm import tqdm
 
 import timm_wavemix  # noqa: F401  registers the models
-from reports import SOFTWARE, details, machine_name, positive, table, working_device, writable
+from reports import SOFTWARE, add_device, details, machine_name, positive, table, writable
 
 PIXELS = 64 * 32 * 32  # of a batch
 
@@ -108,7 +108,7 @@ def main() -> None:
         metavar='NAME',
         help=f'models to measure (default: all of {", ".join(models)})',
     )
-    parser.add_argument('--device', type=working_device, default='cpu', help='torch device (default: %(default)s)')
+    add_device(parser)
     parser.add_argument(
         '--rounds', type=positive, default=5, help='of eager and compiled calls (default: %(default)s)')
     parser.add_argument('--output', metavar='MD', type=writable, help='document to write')

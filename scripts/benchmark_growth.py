@@ -19,6 +19,7 @@ import timm_wavemix  # noqa: F401  registers the models
 from measurements import FP32, MODES, Contender, Cost, Results, Speed, measure
 from reports import (
     SOFTWARE,
+    add_device,
     details,
     digits,
     limit_memory,
@@ -26,7 +27,6 @@ from reports import (
     positive,
     quotient,
     table,
-    working_device,
     writable,
 )
 
@@ -101,12 +101,7 @@ def main() -> None:
     parser.add_argument(
         '--batch-size', type=positive, default=64, help='32x32 images in a batch (default: %(default)s)')
     parser.add_argument('--rounds', type=positive, default=5, help='alternating rounds (default: %(default)s)')
-    parser.add_argument(
-        '--device',
-        type=working_device,
-        default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='torch device (default: cuda if there is one, else cpu)',
-    )
+    add_device(parser)
     parser.add_argument('--json', metavar='JSON', type=writable, help='write every single measurement to this file')
     parser.add_argument(
         '--output', metavar='MD', type=writable, default='growth.md', help='tables (default: %(default)s)')

@@ -37,6 +37,7 @@ from reports import (
     BLUE,
     ORANGE,
     SOFTWARE,
+    add_device,
     details,
     digits,
     limit_memory,
@@ -46,7 +47,6 @@ from reports import (
     quotient,
     styles,
     table,
-    working_device,
     writable,
 )
 
@@ -380,12 +380,7 @@ def main() -> None:
         metavar='SECONDS',
         help='leave out a model of which one step takes longer (default: %(default)s)',
     )
-    parser.add_argument(
-        '--device',
-        type=working_device,
-        default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='torch device (default: cuda if there is one, else cpu)',
-    )
+    add_device(parser)
     parser.add_argument('--json', metavar='JSON', type=writable, help='write every single measurement to this file')
     parser.add_argument(
         '--output',

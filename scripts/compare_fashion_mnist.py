@@ -52,6 +52,7 @@ from measurements import BF16, PRECISIONS
 from paper import FAMILIES
 from reports import (
     SOFTWARE,
+    add_device,
     details,
     digits,
     limit_memory,
@@ -60,7 +61,6 @@ from reports import (
     positive_number,
     styles,
     table,
-    working_device,
     writable,
 )
 
@@ -444,12 +444,7 @@ def parse_args() -> argparse.Namespace:
         default=BF16,
         help='bf16 is mixed precision; a processor or GPU that cannot do it is faster in fp32 (default: %(default)s)',
     )
-    parser.add_argument(
-        '--device',
-        type=working_device,
-        default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='torch device (default: cuda if there is one, else cpu)',
-    )
+    add_device(parser)
     parser.add_argument(
         '--output',
         type=Path,

@@ -20,7 +20,7 @@ from timm.data import create_transform, resolve_model_data_config
 from torch.utils.benchmark import Measurement, Timer
 
 import timm_wavemix  # noqa: F401  registers the models
-from reports import BLUE, ORANGE, working_device, writable
+from reports import BLUE, ORANGE, add_device, writable
 
 try:
     from matplotlib.figure import Figure
@@ -172,12 +172,7 @@ def main() -> None:
     models = [name.split('.')[0] for name in timm.list_models(f'*.{TAG}', module='wavemix', pretrained=True)]
     parser.add_argument(
         '--model', choices=models, default='wavemix_16_5', help='pretrained model (default: %(default)s)')
-    parser.add_argument(
-        '--device',
-        type=working_device,
-        default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='torch device (default: cuda if there is one, else cpu)',
-    )
+    add_device(parser)
     parser.add_argument(
         '--output', metavar='PNG', type=writable, default='demo.png', help='picture (default: %(default)s)')
     args = parser.parse_args()

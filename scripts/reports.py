@@ -53,6 +53,15 @@ def working_device(name: str) -> torch.device:
     return device
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--device',
+        type=working_device,
+        default='cuda' if torch.cuda.is_available() else 'cpu',
+        help='torch device (default: cuda if there is one, else cpu)',
+    )
+
+
 # The machine
 
 def limit_memory() -> None:

@@ -24,7 +24,7 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from evaluation import accuracy, load_split
-from reports import SOFTWARE, details, machine_name, table, working_device, writable
+from reports import SOFTWARE, add_device, details, machine_name, table, writable
 from timm_wavemix.hub import load_checkpoint
 
 SEED = 0
@@ -85,12 +85,7 @@ def main() -> None:
         help="checkpoint of timm's train.py to measure beside the models, such as that of a ResNet-18",
     )
     parser.add_argument('--use-ema', action='store_true', help='take the EMA weights of the checkpoint')
-    parser.add_argument(
-        '--device',
-        type=working_device,
-        default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='torch device (default: cuda if there is one, else cpu)',
-    )
+    add_device(parser)
     parser.add_argument(
         '--output', metavar='MD', type=writable, default='robustness.md', help='report (default: %(default)s)')
     args = parser.parse_args()
