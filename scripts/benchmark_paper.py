@@ -7,6 +7,7 @@ needs packages that are not installed is left out, and said so.
 """
 import argparse
 import json
+import math
 import shlex
 import sys
 import warnings
@@ -338,7 +339,7 @@ def draw(results: Results, size: int) -> Figure:
         for name in reversed(results.models):
             ratio = results.speed(name, mode).ratio(results.speed('resnet18_3x3', mode))
             paper = quotient(PAPER[name].speed[mode].get(size), PAPER['resnet18_3x3'].speed[mode].get(size))
-            chart.plot(ratio, name, 'o', color=BLUE)  # a failed one keeps its line
+            chart.plot(math.nan if ratio is None else ratio, name, 'o', color=BLUE)  # a failed one keeps its line
             if paper:
                 chart.plot(paper, name, 'D', color=ORANGE, fillstyle='none')
         chart.axvline(1., color='black', linewidth=0.8)

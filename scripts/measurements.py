@@ -242,8 +242,10 @@ def measure_cost(contender: Contender, cost: Cost, device: torch.device) -> None
         cost.saved_bytes[precision] = saved_bytes(model, x, precision)
     if hasattr(model, 'set_grad_checkpointing'):
         model.set_grad_checkpointing()
-        cost.saved_bytes[CHECKPOINTED] = saved_bytes(model, x)
-        model.set_grad_checkpointing(False)
+        try:
+            cost.saved_bytes[CHECKPOINTED] = saved_bytes(model, x)
+        finally:  # speed is measured without it
+            model.set_grad_checkpointing(False)
 
     if device.type == 'cuda':
         for mode in MODES:

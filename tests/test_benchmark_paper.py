@@ -155,6 +155,9 @@ def test_a_model_that_does_not_fit_is_reported_and_the_rest_goes_on(monkeypatch)
     assert cells['`resnet50_3x3`'][0] == 'out of memory' and cells['`resnet50_3x3`'][1] == '–'
     assert cells['`resnet18_3x3`'][1] == '1.00'
     assert rows(script.memory_table(results, 32))[0][2][5] == 'out of memory'
+    figure = script.draw(results, 32)
+    figure.canvas.draw()
+    assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == ['resnet18_3x3', 'resnet50_3x3']
     assert rows(script.ratio_table(results, 32))[0][2][4:8:2] == ['out of memory', 'out of memory']
 
 

@@ -44,6 +44,24 @@ class Logged(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+def test_checkpointing_that_does_not_fit_is_not_left_on():
+    class Checkpointing(Logged):
+        checkpointing = False
+
+        def set_grad_checkpointing(self, enable=True):
+            self.checkpointing = enable
+
+        def forward(self, x):
+            if self.checkpointing:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            return super().forward(x)
+
+    contender = measurements.Contender('a', Checkpointing('a', []))
+    results = measurements.measure([(contender, 1, 4)], 1, CPU, 'test')
+    assert results.costs[0].error.startswith('out of memory')
+    assert not contender.model.checkpointing and not any(speed.error for speed in results.speeds)
+
+
 def test_rounds_alternate(monkeypatch):
     monkeypatch.setattr(measurements, 'MIN_SECONDS', 1e-9)
     log = []
