@@ -306,7 +306,7 @@ def test_hostile_pickle_in_a_repository_is_never_unpickled(server, push, pull, m
 @pytest.mark.parametrize('source, message', [
     ('wavemix_16_6', 'is no model, file or folder: give a name of timm.list_models'),
     ('wavemix_16_5.cifar', 'Invalid pretrained tag (cifar) for wavemix_16_5.'),
-    ('wavemix_64_5', "'wavemix_64_5' has no weights: train it and push the checkpoint."),
+    ('wavemix_lite_256_7_s2', "'wavemix_lite_256_7_s2' has no weights: train it and push the checkpoint."),
     ('resnet18', "'resnet18' is no WaveMix model of this version"),
     ('.', "'.' has no config.json: write the folder with timm.models.save_for_hf."),
 ])

@@ -667,7 +667,7 @@ class TokenMixer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.forward_features(x)
         if self.training and not torch.jit.is_scripting():
-            x = PreserveGradFormat.apply(x)
+            x = PreserveGradFormat.apply(x)  # here, as it is the head's pooling that changes the gradient's format
         x = self.forward_head(x)
         return x
 
@@ -826,7 +826,7 @@ _GALAXY10 = dict(
 default_cfgs = generate_default_cfgs({
     'wavemix_16_5.fashion_mnist': _fashion_mnist_cfg('wavemix_16_5'),
     'wavemix_32_5.fashion_mnist': _fashion_mnist_cfg('wavemix_32_5'),
-    'wavemix_64_5.untrained': _cfg(),
+    'wavemix_64_5.fashion_mnist': _fashion_mnist_cfg('wavemix_64_5'),
     'wavemix_lite_128_7.fashion_mnist': _fashion_mnist_cfg('wavemix_lite_128_7'),
     'wavemix_lite_256_7.untrained': _cfg(),
     'wavemix_lite_256_7_s2.untrained': _cfg(num_classes=1000, input_size=(3, 256, 256), pool_size=(64, 64)),
