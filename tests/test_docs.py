@@ -33,6 +33,15 @@ def test_model_table_is_that_of_the_script(monkeypatch):
     assert shown == model_table.table()
 
 
+def test_table_of_trainings_has_the_measured_accuracies():
+    table = re.search(r'^\| model \| epochs .*\n((?:\|.*\n)+)', README, re.MULTILINE).group(1)
+    shown = {name: accuracies for name, *accuracies in re.findall(
+        r'^\| .*`(\w+)`.*? \| [^|]+ \| [^|]+ \| ([^|]+) \| ([^|]+) \| [^|]+ \|$', table, re.MULTILINE)}
+    files = [*(ROOT / 'hub_configs' / f'{name}.yaml' for name in OWN), ROOT / 'docs' / 'resnet18.fashion_mnist.yaml']
+    metrics = {file.name.split('.')[0]: yaml.safe_load(file.read_text())['metrics'] for file in files}
+    assert shown == {name: [f'{m["validation_top1"]:.2f}', f'{m["top1"]:.2f}'] for name, m in metrics.items()}
+
+
 def test_every_file_that_the_readme_names_is_there():
     links = re.findall(r'\]\((?!http|#)([^)]+)\)', README)
     paths = re.findall(r'\b((?:scripts|docs|tests|hub_configs)/[\w./-]+\.\w+)', README)
