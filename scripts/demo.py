@@ -171,7 +171,7 @@ def main() -> None:
     )
     models = [name.split('.')[0] for name in timm.list_models(f'*.{TAG}', module='wavemix', pretrained=True)]
     parser.add_argument(
-        '--model', choices=models, default='wavemix_16_5', help='pretrained model (default: %(default)s)')
+        '--model', choices=models, default='wavemix_lite_256_7', help='pretrained model (default: %(default)s)')
     add_device(parser)
     parser.add_argument(
         '--output', metavar='PNG', type=writable, default='demo.png', help='picture (default: %(default)s)')

@@ -828,7 +828,7 @@ default_cfgs = generate_default_cfgs({
     'wavemix_32_5.fashion_mnist': _fashion_mnist_cfg('wavemix_32_5'),
     'wavemix_64_5.fashion_mnist': _fashion_mnist_cfg('wavemix_64_5'),
     'wavemix_lite_128_7.fashion_mnist': _fashion_mnist_cfg('wavemix_lite_128_7'),
-    'wavemix_lite_256_7.untrained': _cfg(),
+    'wavemix_lite_256_7.fashion_mnist': _fashion_mnist_cfg('wavemix_lite_256_7'),
     'wavemix_lite_256_7_s2.untrained': _cfg(num_classes=1000, input_size=(3, 256, 256), pool_size=(64, 64)),
 
     'wavemix_lite_144_7.cifar10': _official_cfg('cifar10/cifar10_94.58.pth', **_CIFAR10),
