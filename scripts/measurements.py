@@ -123,7 +123,7 @@ def saved_bytes(model: nn.Module, x: torch.Tensor, precision: str = FP32) -> int
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         kept[storage.data_ptr()] = storage  # holds it, so that no other storage gets its address
-        return tensor
+        return tensor.detach()  # itself, it would hold the graph that holds it, and neither would ever be freed
 
     model.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast(x.device, precision):

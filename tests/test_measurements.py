@@ -1,5 +1,7 @@
 """scripts/measurements.py: what is counted is right, and rounds alternate. No test depends on a time."""
+import gc
 import sys
+import weakref
 from itertools import groupby
 from pathlib import Path
 
@@ -20,6 +22,16 @@ def test_saved_bytes_are_those_of_hand_arithmetic():
     statistics = 2 * 4 * 4  # mean and inverse deviation of the batch
     # inputs of the first convolution and of the batch norm; the ReLU's output is the last one's input, counted once
     assert measurements.saved_bytes(model, x) == image + hidden + statistics + hidden
+
+
+def test_counting_saved_bytes_keeps_none_of_them():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Softmax(1), nn.Conv2d(4, 2, 1))
+    outputs = []
+    for module in model:
+        module.register_forward_hook(lambda module, args, output: outputs.append(weakref.ref(output)))
+    measurements.saved_bytes(model, torch.randn(2, 3, 5, 5))
+    gc.collect()
+    assert len(outputs) == 4 and not any(output() is not None for output in outputs)
 
 
 def test_inference_bytes_are_the_most_that_live_at_one_time():
