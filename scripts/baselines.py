@@ -3,8 +3,8 @@
 ResNets and ConvMixers are timm's. The transformers are put together from vit-pytorch, which the paper used, and
 nystrom-attention: `pip install -e '.[baselines]'`. The paper gives their embedding dimension, layers and heads, a
 patch size of 1 pixel, and how many parameters they have (table 1, 10 classes); widths that it leaves open are those
-that come closest to that. For images above 32x32 patches or strides grow so that the map stays near 32x32 (section
-5.4). What differs from table 1:
+that come closest to that. From 64x64 on, patches or strides grow with the images, so that the map stays near 32x32
+(section 5.4). What differs from table 1:
 
     resnet50_3x3        23.52 M, the paper has 25.2 M in table 1 and 23.6 M in table 2
     resnet101_3x3       42.51 M, not in table 1

@@ -8,9 +8,7 @@ of the rounds' ratios. A training step is the forward and the backward pass.
 """
 import argparse
 import os
-import shlex
 import statistics
-import sys
 import time
 from multiprocessing import get_context
 from tempfile import TemporaryDirectory
@@ -22,7 +20,7 @@ from torch import nn
 from tqdm import tqdm
 
 import timm_wavemix  # noqa: F401  registers the models
-from reports import SOFTWARE, add_device, details, machine_name, positive, table, writable
+from reports import SOFTWARE, add_device, command, details, machine_name, positive, table, writable
 
 PIXELS = 64 * 32 * 32  # of a batch
 
@@ -120,10 +118,9 @@ def main() -> None:
             results.append(pool.apply(measure, (name, args.device, args.rounds)))
     print(markdown(results))
     if args.output:
-        command = shlex.join(['python', 'scripts/benchmark_compile.py', *sys.argv[1:]])
         args.output.write_text(
             f'# Compiled models\n\nMeasured on {machine_name(args.device)}, with {SOFTWARE}, by\n\n'
-            f'```sh\n{command}\n```\n\n{details(__doc__)}\n\n{markdown(results)}\n', encoding='utf-8')
+            f'```sh\n{command()}\n```\n\n{details(__doc__)}\n\n{markdown(results)}\n', encoding='utf-8')
 
 
 if __name__ == '__main__':

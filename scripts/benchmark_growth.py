@@ -4,7 +4,6 @@ A batch of larger images has as many pixels as one of 32x32 images, if these are
 """
 import argparse
 import json
-import shlex
 import statistics
 import sys
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from measurements import FP32, MODES, Contender, Cost, Results, Speed, measure
 from reports import (
     SOFTWARE,
     add_device,
+    command,
     details,
     digits,
     limit_memory,
@@ -79,11 +79,11 @@ def tables(growth: Results) -> Iterator[str]:
         yield table([quantity, *(f'`{model}`' for model in MODELS)], rows)
 
 
-def markdown(command: str, machine: str, rounds: int, growth: Results) -> str:
+def markdown(machine: str, rounds: int, growth: Results) -> str:
     return '\n\n'.join([
         '# How cost grows',
         f'Measured in {rounds} rounds on {machine}, with {SOFTWARE}, by',
-        f'```sh\n{command}\n```',
+        f'```sh\n{command()}\n```',
         details(__doc__),
         details(measurements.__doc__),
         'In fp32. In brackets: how many times the first line.',
@@ -110,11 +110,10 @@ def main() -> None:
     if args.device.type == 'cpu':
         limit_memory()
     growth = measure(list_points(args.batch_size, args.device), args.rounds, args.device, 'growth')
-    command = shlex.join(['python', 'scripts/benchmark_growth.py', *sys.argv[1:]])
     try:
         if args.json:
             args.json.write_text(json.dumps(asdict(growth), indent=1), encoding='utf-8')
-        args.output.write_text(markdown(command, machine_name(args.device), args.rounds, growth), encoding='utf-8')
+        args.output.write_text(markdown(machine_name(args.device), args.rounds, growth), encoding='utf-8')
     except OSError as error:
         sys.exit(f'{parser.prog}: {error.filename} cannot be written ({error.strerror}): name another file.')
     print(args.output)

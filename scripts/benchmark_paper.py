@@ -8,7 +8,6 @@ needs packages that are not installed is left out, and said so.
 import argparse
 import json
 import math
-import shlex
 import sys
 import warnings
 from dataclasses import asdict, dataclass
@@ -39,6 +38,7 @@ from reports import (
     ORANGE,
     SOFTWARE,
     add_device,
+    command,
     details,
     digits,
     limit_memory,
@@ -97,11 +97,6 @@ def maps(batch_size: int, image_size: int) -> torch.Tensor:
     return torch.randn(batch_size, 256, image_size // 2, image_size // 2, requires_grad=True)
 
 
-def dim_and_depth(name: str) -> Tuple[int, int]:
-    dim, depth = name.split('_')[-2:]
-    return int(dim), int(depth)
-
-
 def create(name: str, image_size: int) -> nn.Module:
     """One of `PAPER`, set up as in the paper for images of this size.
 
@@ -118,8 +113,8 @@ def create_all(models: Sequence[str], image_size: int, device: torch.device) -> 
     for name in models:
         try:
             contenders.append(Contender(name, create(name, image_size).to(device)))
-        except ImportError as error:
-            remarks.append(f'Not measured: {error}')
+        except Exception as error:  # the models are of four libraries, which raise what they like
+            remarks.append(f'Not measured at {image_size}x{image_size}: {name} ({error})')
     return contenders, remarks
 
 
@@ -129,7 +124,7 @@ def create_peer(goal: Goal, device: torch.device) -> Contender:
     Raises:
         ImportError: A package is not installed.
     """
-    dim, depth = dim_and_depth(goal.model)
+    dim, depth = map(int, goal.model.split('_')[-2:])
     terms = dict(name=peer_name(goal), precisions=[FP32])
     if goal.peer == PLAIN:
         return Contender(model=plain_model(goal.model).to(device), **terms)
@@ -157,8 +152,9 @@ def create_peers(models: Sequence[str], device: torch.device) -> Tuple[List[Cont
 
 MEASURED = 'Measured: a step of this batch runs in so much memory of the GPU, a step of 16 images more does not.'
 CALCULATED = (
-    'Calculated, in multiples of 16 images. Training: the memory of the first table, weights, gradients and the two '
-    'moments of Adam. Inference: weights, and the most that tensors take at one time.')
+    'Calculated, in multiples of 16 images. Training: the memory in fp32 of the table above, as if all of it grew with '
+    'the batch, weights, gradients and the two moments of Adam. Inference: weights, and the most that tensors take at '
+    'one time.')
 
 
 @dataclass
@@ -300,7 +296,8 @@ def markdown(report: Report, picture: str) -> str:
             '"÷" heads the ratio to another model, and "paper" the figure of the paper for what is left of it. Of '
             'parameters, GMACs and memory less is better, of images per second and of the largest batch more is.',
             '### As ratios to ResNet-18, tables 1 and 5',
-            'Parameters, GMACs, memory for the backward pass, and images per second in fp32.',
+            'Parameters, GMACs, memory for the backward pass, and images per second in fp32. The paper measured memory '
+            'and speed on a GPU, in mixed precision.',
             ratio_table(results, size),
             '### Parameters and memory, tables 1 and 4 of the paper',
             "The paper's memory is that of the GPU, weights and all, in mixed precision.",
@@ -333,7 +330,7 @@ def draw(results: Results, size: int) -> Figure:
         if memory and not speed.error:
             scatter.plot(memory / 2 ** 20, speed.images_per_second, label=name, **style)
     scatter.set(
-        xscale='log', yscale='log', xlabel='memory of a training step (MiB)', ylabel='training (images/s)',
+        xscale='log', yscale='log', xlabel='memory kept for the backward pass (MiB)', ylabel='training (images/s)',
         title='the best are top left')
     for mode, chart in zip(MODES, charts):
         for name in reversed(results.models):
@@ -408,7 +405,7 @@ def main() -> None:
         results.append(measure(points, args.rounds, args.device, f'{size}x{size}', args.step_limit))
 
     report = Report(
-        command=shlex.join(['python', 'scripts/benchmark_paper.py', *sys.argv[1:]]),
+        command=command(),
         machine=machine_name(args.device),
         software=SOFTWARE,
         batch_method=MEASURED if args.device.type == 'cuda' else CALCULATED,

@@ -20,7 +20,6 @@ import argparse
 import json
 import math
 import os
-import shlex
 import statistics
 import sys
 import time
@@ -53,6 +52,7 @@ from paper import FAMILIES
 from reports import (
     SOFTWARE,
     add_device,
+    command,
     details,
     digits,
     limit_memory,
@@ -96,7 +96,9 @@ class Settings:
     lr: float
     seed: int
     precision: str
+    data: str  # folder, as it was named
     machine: str  # without which speeds are not to be compared
+    software: str
 
 
 @dataclass
@@ -187,9 +189,9 @@ def load_data(
 
 def write_whole(file: Path, write: Callable[[Path], Any]) -> None:
     """Write a file that is never seen half done."""
-    partial = file.with_name(f'{file.name}.partial')
-    write(partial)
-    os.replace(partial, file)
+    unfinished = file.with_name(f'{file.name}.partial')
+    write(unfinished)
+    os.replace(unfinished, file)
 
 
 def check_settings(folder: Path, settings: Settings) -> None:
@@ -206,7 +208,7 @@ def check_settings(folder: Path, settings: Settings) -> None:
             raise ValueError(
                 f"the trainings in '{folder}' have {'; '.join(changes)}: repeat their options to go on with them, or "
                 'name another folder with --output.')
-    write_whole(file, lambda partial: partial.write_text(json.dumps(values, indent=1), encoding='utf-8'))
+    write_whole(file, lambda unfinished: unfinished.write_text(json.dumps(values, indent=1), encoding='utf-8'))
 
 
 def load_checkpoint(file: Path) -> Optional[Dict[str, Any]]:
@@ -273,7 +275,8 @@ def train(
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == BF16)
     for epoch in range(len(result.losses), settings.epochs):
         # so an epoch is the same whether this process ran those before it or not, whatever the model has drawn
-        random_seed(settings.seed, 1 + epoch)
+        # and far from the seeds beside it, whose epochs are not to be the same images one epoch later
+        random_seed(settings.seed, 1000 * (1 + epoch))
         model.train()
         losses, seconds = [], []
         batches = tqdm(loader, desc=f'epoch {epoch + 1} of {settings.epochs}', unit=' batches', leave=False)
@@ -332,7 +335,6 @@ def standard_error(top1: float, images: int) -> float:
 
 def markdown(
         title: str,
-        command: str,
         settings: Settings,
         results: Sequence[Result],
         picture: str,
@@ -357,8 +359,9 @@ def markdown(
         f'Each model: {settings.epochs} epochs of {settings.images:,} images of '
         f'{settings.image_size}x{settings.image_size} in {len(settings.classes)} classes, {updates} updates with '
         f'batches of {settings.batch_size}, learning rate {settings.lr:g}, seed {settings.seed}, {settings.precision}; '
-        f'measured on {settings.test_images:,} test images. Trained on {settings.machine}, with {SOFTWARE}, by',
-        f'```sh\n{command}\n```',
+        f'measured on {settings.test_images:,} test images. Trained on {settings.machine}, with {settings.software}, '
+        'by',
+        f'```sh\n{command()}\n```',
         table(['model', 'params (M)', 'top-1 (%)', 'training (images/s)', 'loss in the last epoch'], rows),
         f'![Accuracy against parameters and against speed]({picture})',
         '## What this shows, and what not',
@@ -398,7 +401,7 @@ def draw(runs: Sequence[Run], results: Sequence[Result], settings: Settings) -> 
 
 
 def number_or_all(text: str) -> Optional[int]:
-    return None if text in ('0', 'all') else positive(text)
+    return None if text == 'all' else positive(text)
 
 
 def parse_args() -> argparse.Namespace:
@@ -437,7 +440,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--lr', type=positive_number, default=3e-3, metavar='RATE', help='highest learning rate (default: %(default)s)')
     parser.add_argument(
-        '--seed', type=positive, default=42, metavar='N', help='of weights, images and order (default: %(default)s)')
+        '--seed', type=int, default=42, metavar='N', help='of weights, images and order (default: %(default)s)')
     parser.add_argument(
         '--precision',
         choices=PRECISIONS,
@@ -474,7 +477,6 @@ def main() -> None:
     if args.device.type == 'cpu':
         limit_memory()
     runs = list_runs(args.models, args.ablation)
-    command = shlex.join(['python', 'scripts/compare_fashion_mnist.py', *sys.argv[1:]])
     try:
         train_set, test_set = load_data(args.data_dir, args.images, args.test_images, args.image_size, args.seed)
         settings = Settings(
@@ -487,7 +489,9 @@ def main() -> None:
             lr=args.lr,
             seed=args.seed,
             precision=args.precision,
+            data=str(args.data_dir),
             machine=machine_name(args.device),
+            software=SOFTWARE,
         )
         if settings.images < settings.batch_size:
             raise ValueError(
@@ -495,11 +499,11 @@ def main() -> None:
         args.output.mkdir(parents=True, exist_ok=True)
         check_settings(args.output, settings)
         results = train_all(runs, settings, train_set, test_set, args.output, args.device)
-        report = dict(command=command, software=SOFTWARE, settings=asdict(settings), results=list(map(asdict, results)))
+        report = dict(command=command(), settings=asdict(settings), results=list(map(asdict, results)))
         args.json.write_text(json.dumps(report, indent=1), encoding='utf-8')
         picture = Path(os.path.relpath(args.plot, args.markdown.parent)).as_posix()
         title = 'Other transforms than Haar in WaveMix' if args.ablation else 'The models of the paper, trained alike'
-        args.markdown.write_text(markdown(title, command, settings, results, picture), encoding='utf-8')
+        args.markdown.write_text(markdown(title, settings, results, picture), encoding='utf-8')
         draw(runs, results, settings).savefig(args.plot, format='png')
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"compare_fashion_mnist.py: {' '.join(str(error).split())}")

@@ -7,8 +7,10 @@ forward and the backward pass, without the optimizer. Nothing is compiled. A mod
 step takes too long, is reported as such.
 
 Memory is what the forward pass keeps for the backward pass, which is most of what training takes: the bytes of every
-storage that autograd saves, parameters and buffers left out. GMACs are those of a forward pass of one image, half of
-what torch's FlopCounterMode counts: matrix products and convolutions, not the Fourier transforms of the FNets.
+storage that autograd saves, parameters and buffers left out, but not the copies of parameters that autocast makes in
+bf16. The WaveMix blocks always compute part of their forward pass again in the backward pass rather than keep what it
+needs, which the other models do only with set_grad_checkpointing. GMACs are those of a forward pass of one image, half
+of what torch's FlopCounterMode counts: matrix products and convolutions, not the Fourier transforms of the FNets.
 """
 import math
 import re
@@ -216,7 +218,8 @@ def fits_on_gpu(contender: Contender, mode: str, batch_size: int, image_size: in
     model = contender.model.train(mode == TRAIN)
     memory = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(min(1., BUDGET / memory), device)
+    others = torch.cuda.memory_allocated(device) - sum(t.nbytes for t in chain(model.parameters(), model.buffers()))
+    torch.cuda.set_per_process_memory_fraction(min(1., (BUDGET + others) / memory), device)
     try:
         x = contender.make_input(batch_size, image_size).to(device)
         moments = [torch.empty_like(p) for p in model.parameters() for _ in range(2 * (mode == TRAIN))]  # noqa: F841

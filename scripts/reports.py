@@ -1,8 +1,10 @@
 """What the scripts that write a report share: arguments, the machine's name, tables and colours."""
 import argparse
 import math
+import os
 import platform
 import re
+import shlex
 import sys
 from collections import Counter
 from pathlib import Path
@@ -87,6 +89,12 @@ def machine_name(device: torch.device) -> str:
 
 # Texts
 
+def command() -> str:
+    """The command that runs now, with what the environment tells glibc of keeping memory: speeds depend on it."""
+    settings = [f'{name}={value}' for name, value in sorted(os.environ.items()) if name.startswith('MALLOC_')]
+    return shlex.join([*settings, 'python', f'scripts/{Path(sys.argv[0]).name}', *sys.argv[1:]])
+
+
 def details(doc: str) -> str:
     """What follows the first paragraph of a docstring."""
     return doc.split('\n\n', 1)[1].strip()
@@ -96,7 +104,8 @@ def digits(value: Optional[float]) -> str:
     """The number with three digits, or a dash."""
     if value is None:
         return '–'
-    return f'{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}'
+    exponent = int(f'{value:.2e}'.partition('e')[2])  # after rounding: 9.999 is 10.0
+    return f'{value:,.{max(0, 2 - exponent)}f}'
 
 
 def styles(families: Sequence[str]) -> Iterator[Dict[str, Any]]:

@@ -10,7 +10,6 @@ images: the seed is set anew for each accuracy.
 """
 import argparse
 import math
-import shlex
 import sys
 from pathlib import Path
 from typing import Dict
@@ -24,7 +23,7 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from evaluation import accuracy, load_split
-from reports import SOFTWARE, add_device, details, machine_name, table, writable
+from reports import SOFTWARE, add_device, command, details, machine_name, table, writable
 from timm_wavemix.hub import load_checkpoint
 
 SEED = 0
@@ -69,7 +68,7 @@ def markdown(results: Dict[str, Dict[str, float]], images: int, device: torch.de
         '# Accuracy under noise, blur and shift',
         f'Top-1 accuracy in percent on {images:,} test images of Fashion-MNIST, measured on {machine_name(device)}, '
         f'with torchvision {torchvision.__version__}, {SOFTWARE}, seed {SEED}, by',
-        f"```sh\n{shlex.join(['python', 'scripts/robustness.py', *sys.argv[1:]])}\n```",
+        f'```sh\n{command()}\n```',
         table(['model', *columns], rows),
         details(__doc__),
     ]) + '\n'

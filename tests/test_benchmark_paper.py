@@ -78,6 +78,13 @@ def test_peers_that_are_not_installed_are_left_out_with_a_remark(monkeypatch):
     assert len(remarks) == 3 and all('pip install' in remark for remark in remarks)
 
 
+def test_a_model_that_does_not_take_the_size_is_left_out_with_a_remark():
+    pytest.importorskip('vit_pytorch')
+    models, (remark,) = script.create_all(['wavemix_16_5', 'vit_128_4x4'], 100, CPU)  # patches of 3x3 do not fill it
+    assert [model.name for model in models] == ['wavemix_16_5']
+    assert remark.startswith('Not measured at 100x100: vit_128_4x4 (')
+
+
 # What is counted
 
 @pytest.mark.parametrize('name, mebibytes', [('resnet18_3x3', 287), ('resnet50_3x3', 1557)])

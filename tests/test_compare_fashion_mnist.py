@@ -69,7 +69,7 @@ def test_all_models_of_the_comparison_are_trained_and_each_has_its_own_sign():
     runs = script.list_runs([name for names in script.FAMILIES.values() for name in names], ablation=False)
     assert {run.name for run in runs} == {run.model for run in runs} == OURS | BASELINES and len(runs) == 20
     results = [script.Result(run.name, 10 ** 6, [1.], [100.], 80.) for run in runs]
-    settings = script.Settings(CLASSES, 1, 100, 28, 1, 1, 1., 1, 'fp32', '')
+    settings = script.Settings(CLASSES, 1, 100, 28, 1, 1, 1., 1, 'fp32', *['none'] * 3)
     chart = script.draw(runs, results, settings).axes[0]
     points = {bar.get_label(): bar.lines[0] for bar in chart.containers}
     assert set(points) == OURS | BASELINES
@@ -155,6 +155,28 @@ def test_learning_rate_rises_and_falls_over_the_updates(run, monkeypatch):
     assert rates[:top + 1] == sorted(rates[:top + 1]) and rates[top:] == sorted(rates[top:], reverse=True)
 
 
+def test_bf16_is_mixed_precision_in_training_and_in_the_accuracy(run, monkeypatch):
+    seen, create = [], script.create
+
+    def watched(*args):
+        model = create(*args)
+        model.blocks[0].conv_dw.register_forward_hook(lambda conv, _, out: seen.append((conv.training, out.dtype)))
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        return model
+
+    monkeypatch.setattr(script, 'create', watched)
+    run('--models', 'wavemix_16_5', '--precision', 'bf16', '--epochs', 1)
+    assert set(seen) == {(True, torch.bfloat16), (False, torch.bfloat16)}
+
+
+def test_neighbouring_seeds_share_no_epoch(run, monkeypatch):
+    seeds, random_seed = [], script.random_seed
+    monkeypatch.setattr(script, 'random_seed', lambda *args: seeds.append(sum(args)) or random_seed(*args))
+    for seed in (0, 1, 2):
+        run('--models', 'wavemix_16_5', '--seed', seed, output=f'seed {seed}')
+    assert len(set(seeds)) == len(seeds) == 3 * (1 + 3)
+
+
 def test_a_model_learns(run):
     result = run('--models', 'fnet2d_64_5', '--epochs', 12, '--images', 'all')['fnet2d_64_5']
     assert result['top1'] >= 75 and result['losses'][-1] < 0.8 * result['losses'][0]
@@ -192,8 +214,12 @@ def test_finished_models_are_not_trained_again_and_others_join_them(run, monkeyp
     assert created == ['fnet2d_64_5'] and second['wavemix_16_5'] == first['wavemix_16_5']
 
 
-def test_other_settings_are_refused_in_one_sentence(run):
+def test_other_settings_are_refused_in_one_sentence(run, monkeypatch):
+    software = script.SOFTWARE
     run('--models', 'wavemix_16_5')
+    with monkeypatch.context() as patch:
+        patch.setattr(script, 'SOFTWARE', 'torch 9')
+        assert f'software {software}, not torch 9' in run('--models', 'fnet2d_64_5')
     message = run('--models', 'fnet2d_64_5', '--lr', 0.5, '--epochs', 4)
     assert 'epochs 3, not 4; lr 0.001, not 0.5' in message and '--output' in message and '\n' not in message
 

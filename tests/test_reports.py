@@ -29,9 +29,17 @@ except RuntimeError as error:
 
 
 @pytest.mark.parametrize('value, text', [
-    (None, '–'), (0.0123456, '0.0123'), (1., '1.00'), (12.345, '12.3'), (1234.5, '1,234')])
+    (None, '–'), (0.0123456, '0.0123'), (1., '1.00'), (12.345, '12.3'), (1234.5, '1,234'),
+    (0.9998, '1.00'), (9.999, '10.0'), (0., '0.00')])
 def test_numbers_have_three_digits(value, text):
     assert reports.digits(value) == text
+
+
+def test_command_can_be_repeated_as_it_is_told(monkeypatch):
+    monkeypatch.setenv('MALLOC_MMAP_MAX_', '0')
+    monkeypatch.delenv('MALLOC_TRIM_THRESHOLD_', raising=False)
+    monkeypatch.setattr(sys, 'argv', ['/somewhere/scripts/demo.py', '--output', 'my demo.png'])
+    assert reports.command() == "MALLOC_MMAP_MAX_=0 python scripts/demo.py --output 'my demo.png'"
 
 
 def test_points_of_families_are_told_apart():
