@@ -451,9 +451,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--output',
         type=Path,
-        default='output/compare_fashion_mnist',
         metavar='FOLDER',
-        help='checkpoints and reports; finished models are not trained again (default: %(default)s)',
+        help='checkpoints and reports; finished models are not trained again (default: output/compare_fashion_mnist, '
+             'with --ablation output/ablation)',
     )
     parser.add_argument('--json', type=writable, metavar='JSON', help='results (default: results.json in the folder)')
     parser.add_argument('--markdown', type=writable, metavar='MD', help='table (default: results.md in the folder)')
@@ -464,6 +464,7 @@ def parse_args() -> argparse.Namespace:
         if foreign:
             parser.error(f'--ablation is for the WaveMix models, not for {", ".join(foreign)}: leave those out.')
     args.models = args.models or (ABLATION if args.ablation else models)
+    args.output = args.output or Path('output', 'ablation' if args.ablation else 'compare_fashion_mnist')
     args.json = args.json or args.output / 'results.json'
     args.markdown = args.markdown or args.output / 'results.md'
     args.plot = args.plot or args.output / 'results.png'

@@ -192,6 +192,18 @@ def test_ratios_to_resnet18_stand_beside_the_papers():
         '`cct_128_4x4`', '0.100', '0.0804', '0.250', '5.00', '13.2', '0.200', '0.0948', '0.200', '0.152']
 
 
+def test_only_what_falls_short_of_its_goal_is_bold():
+    seconds = {('resnet18_3x3', 'train'): 2., ('resnet18_3x3', 'inference'): 2.}
+    speeds = [
+        measurements.Speed(model, 64, 32, mode, 'fp32', seconds=[seconds.get((model, mode), 1.)])
+        for mode in script.MODES for model in ('resnet18_3x3', 'wavemix_16_5')]
+    costs = [measurements.Cost('resnet18_3x3', 64, 32), measurements.Cost('wavemix_16_5', 64, 32)]
+    (table,) = rows(script.goal_table(measurements.Results(costs, speeds)))
+    row, = [row for row in table if row[:2] == ['`wavemix_16_5`', 'resnet18_3x3']]
+    assert row[2:] == ['**2.00**', '≥ 2.06', '2.00', '≥ 1.25']
+    assert table[2][2:] == ['–', '≥ 3', '–', '≥ 4']  # not measured
+
+
 def test_a_missing_library_costs_only_its_models(monkeypatch):
     monkeypatch.setitem(sys.modules, 'vit_pytorch', None)
     contenders, remarks = script.create_all(['vit_128_4x4', 'fnet2d_64_5'], 32, CPU)

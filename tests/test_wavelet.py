@@ -177,6 +177,13 @@ def test_integer_images_are_refused():
         dwt2d(torch.zeros(1, 1, 2, 2, dtype=torch.uint8))
 
 
+@pytest.mark.parametrize('shape', [(2, 2), (4, 2, 2), (1, 1, 4, 2, 2)], ids=str)
+def test_other_dimensions_than_four_are_refused(shape):
+    for transform in (dwt2d, idwt2d):
+        with pytest.raises(ValueError, match=rf'\(B, .*\), not {len(shape)} dimensions: reshape them'):
+            transform(torch.zeros(shape))
+
+
 def test_unknown_wavelet_is_named():
     with pytest.raises(ValueError, match="Unknown wavelet 'haarr'.*pywt.wavelist"):
         dwt2d(torch.zeros(1, 1, 2, 2), 'haarr')

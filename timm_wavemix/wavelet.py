@@ -96,11 +96,13 @@ def dwt2d(x: torch.Tensor, wavelet: str = 'haar') -> torch.Tensor:
     """Forward transform: image `(B, C, H, W)` -> coefficients `(B, 4 * C, ceil(H / 2), ceil(W / 2))`.
 
     Raises:
-        ValueError: `x` is of an integer type.
+        ValueError: `x` is of an integer type, or not of four dimensions.
         ImportError, ValueError: as `check_wavelet`.
     """
     if not x.is_floating_point():
         raise ValueError(f'The transform takes floating point, not {x.dtype}: convert the images first.')
+    if x.dim() != 4:
+        raise ValueError(f'The transform takes images (B, C, H, W), not {x.dim()} dimensions: reshape them first.')
     if not is_haar(wavelet):
         return _dwt2d_periodic(x, wavelet)
     x = pad_to_even(x)
@@ -120,9 +122,11 @@ def idwt2d(coeffs: torch.Tensor, wavelet: str = 'haar') -> torch.Tensor:
     An image with an odd side comes back with the row or column that padded it; crop it off.
 
     Raises:
-        ValueError: the channels are not four sub-bands.
+        ValueError: `coeffs` is not of four dimensions, or the channels are not four sub-bands.
         ImportError, ValueError: as `check_wavelet`.
     """
+    if coeffs.dim() != 4:
+        raise ValueError(f'Coefficients are (B, 4 * C, h, w), not {coeffs.dim()} dimensions: reshape them first.')
     if coeffs.shape[1] % 4 != 0:
         raise ValueError(f'Coefficients need 4 * C channels (LL, LH, HL, HH), not {coeffs.shape[1]}.')
     if not is_haar(wavelet):
