@@ -14,8 +14,8 @@ test: $(VENV)/test
 
 # The fast tests with the lowest torch, timm and huggingface_hub that pyproject.toml allows.
 test-lowest: $(LOWEST)/test
-	$(LOWEST)/bin/python -m pytest -m "not recent_torch" tests/test_wavelet.py tests/test_wavemix.py \
-		tests/test_mixers.py tests/test_pretrained.py tests/test_hub.py
+	$(LOWEST)/bin/python -m pytest -m "not recent_torch" tests/unit/test_wavelet.py tests/unit/test_wavemix.py \
+		tests/unit/test_mixers.py tests/unit/test_pretrained.py tests/integration/test_hub.py
 
 # An environment with the extra of the same name.
 $(VENV)/%: pyproject.toml

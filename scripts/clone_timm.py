@@ -42,10 +42,10 @@ def clone(folder: Path, url: str = URL) -> None:
 
 
 def main() -> None:
-    description, details = __doc__.split('\n\n', 1)
+    description, epilog = __doc__.split('\n\n', 1)
     parser = argparse.ArgumentParser(
         description=description,
-        epilog=details,
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

@@ -11,7 +11,7 @@ import argparse
 import re
 import sys
 from pathlib import Path
-from typing import List, NamedTuple, Sequence, Tuple
+from typing import TYPE_CHECKING, List, NamedTuple, Sequence, Tuple
 
 import timm
 import torch
@@ -20,12 +20,10 @@ from timm.data import create_transform, resolve_model_data_config
 from torch.utils.benchmark import Measurement, Timer
 
 import timm_wavemix  # noqa: F401  registers the models
-from reports import BLUE, ORANGE, add_device, writable
+from benchmarks.lib.report import BLUE, ORANGE, add_device_argument, output_file, require_matplotlib
 
-try:
+if TYPE_CHECKING:
     from matplotlib.figure import Figure
-except ImportError as error:
-    sys.exit(f"demo.py draws with matplotlib, which `pip install -e '.[demo]'` installs ({error}).")
 
 TAG = 'fashion_mnist'
 IMAGES = Path(__file__).parent / 'demo_images'
@@ -96,8 +94,9 @@ def measure(model: torch.nn.Module, device: torch.device) -> Measurement:
     return timer.blocked_autorange(min_run_time=2)
 
 
-def draw(results: List[Result], matrix: torch.Tensor, names: Sequence[str], titles: Tuple[str, str]) -> Figure:
+def draw(results: List[Result], matrix: torch.Tensor, names: Sequence[str], titles: Tuple[str, str]) -> 'Figure':
     """The images with their predictions beside the confusion matrix."""
+    from matplotlib.figure import Figure
     figure = Figure(figsize=(16, 7.6), dpi=150, layout='constrained')
     left, right = figure.subfigures(1, 2)
     for part, title in zip((left, right), titles):
@@ -163,19 +162,20 @@ def demo(name: str, device: torch.device, output: Path) -> None:
 
 
 def main() -> None:
-    description, details = __doc__.split('\n\n', 1)
+    description, epilog = __doc__.split('\n\n', 1)
     parser = argparse.ArgumentParser(
         description=description,
-        epilog=details,
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     models = [name.split('.')[0] for name in timm.list_models(f'*.{TAG}', module='wavemix', pretrained=True)]
     parser.add_argument(
         '--model', choices=models, default='wavemix_lite_256_7', help='pretrained model (default: %(default)s)')
-    add_device(parser)
+    add_device_argument(parser)
     parser.add_argument(
-        '--output', metavar='PNG', type=writable, default='demo.png', help='picture (default: %(default)s)')
+        '--output', metavar='PNG', type=output_file, default='demo.png', help='picture (default: %(default)s)')
     args = parser.parse_args()
+    require_matplotlib()
     try:
         demo(args.model, args.device, args.output)
     except OSError as error:

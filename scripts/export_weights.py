@@ -18,7 +18,7 @@ from timm.data import create_transform, resolve_model_data_config
 from timm.models import load_state_dict
 
 import timm_wavemix
-from evaluation import accuracy, load_split
+from benchmarks.lib.evaluate import accuracy, load_split
 
 WEIGHTS = Path(timm_wavemix.__file__).parent / 'weights'
 MAX_COST = 0.02  # points of top-1 accuracy

@@ -150,10 +150,10 @@ def prepare(out: Path, source: Optional[Path] = None, download: bool = False, he
 
 
 def main() -> None:
-    description, details = __doc__.split('\n\n', 1)
+    description, epilog = __doc__.split('\n\n', 1)
     parser = argparse.ArgumentParser(
         description=description,
-        epilog=details,
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('out', metavar='OUT', type=Path, help='folder to write train, validation and test in')

@@ -1,5 +1,6 @@
 """No test reaches the real Hub: for all of them, and the processes they start, it is at a socket of our own."""
 import os
+import re
 import socket
 import tempfile
 from pathlib import Path
@@ -16,6 +17,12 @@ os.environ['HF_HUB_DISABLE_XET'] = '1'  # it has no server but the Hub's
 os.environ['HF_HUB_DISABLE_TELEMETRY'] = '1'
 
 TEST_IMAGES = Path(__file__).parents[1] / 'scripts' / 'test_images.png'  # a row of 50 for each class of Fashion-MNIST
+
+
+def markdown_rows(text):
+    """The Markdown tables of a text: a list of rows, each a list of cells, for every table."""
+    tables = re.findall(r'(?:^\|.*\|\n?)+', text, re.MULTILINE)
+    return [[re.split(r' *\| *', line.strip('| ')) for line in table.splitlines()] for table in tables]
 
 
 @pytest.fixture(scope='session')

@@ -1,0 +1,1 @@
+"""Scripts that measure the models and write docs/results/."""

@@ -1,0 +1,301 @@
+"""The authors' published weights: against the authors' package, and through each way that weights reach a model."""
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+import yaml
+
+import convert_official
+import timm_wavemix
+from lib import reference
+from timm_wavemix.hub import make_card
+
+ROOT = Path(__file__).parents[2]
+
+# Arguments of the authors' class, and the number of parameters.
+OFFICIAL = {
+    'wavemix_lite_144_7.cifar10': (dict(num_classes=10, depth=7, final_dim=144, level=1, stride=1), 3_042_550),
+    'wavemix_lite_320_8.cifar10': (dict(num_classes=10, depth=8, final_dim=320, level=1, stride=1), 17_073_610),
+    'wavemix_lite_256_8.cifar100': (dict(num_classes=100, depth=8, final_dim=256, level=1, stride=1), 10_954_084),
+    'wavemix_lite_256_10.cifar100': (dict(num_classes=100, depth=10, final_dim=256, level=1, stride=1), 13_611_492),
+    'wavemix_lite_256_12.tiny_imagenet': (
+        dict(num_classes=200, depth=12, final_dim=256, level=1, stride=1), 16_294_600),
+    'wavemix_lite_192_16_p4.in1k': (dict(num_classes=1000, depth=16, final_dim=192, level=1, patch_size=4), 12_494_536),
+    'wavemix_lite_192_16_p4.galaxy10': (
+        dict(num_classes=10, depth=16, final_dim=192, level=1, patch_size=4), 12_303_466),
+    'wavemix_192_16_l3_p4.in1k': (dict(num_classes=1000, depth=16, final_dim=192, level=3, patch_size=4), 27_857_608),
+    'wavemix_192_16_l3_p4.tiny_imagenet_64': (
+        dict(num_classes=200, depth=16, final_dim=192, level=3, patch_size=4), 27_703_208),
+    'wavemix_192_16_l3_p4.tiny_imagenet_128': (
+        dict(num_classes=200, depth=16, final_dim=192, level=3, patch_size=4), 27_703_208),
+    'wavemix_192_16_l3_p4.galaxy10': (dict(num_classes=10, depth=16, final_dim=192, level=3, patch_size=4), 27_666_538),
+    'wavemix_256_16_l3_p4.in1k': (dict(num_classes=1000, depth=16, final_dim=256, level=3, patch_size=4), 49_416_808),
+    'wavemix_256_16_l4.in1k': (dict(num_classes=1000, depth=16, final_dim=256, level=4, stride=2), 62_764_776),
+    'wavemix_256_12_l2_p8.places365': (
+        dict(num_classes=365, depth=12, final_dim=256, level=2, patch_size=8), 28_449_261),
+}
+INPUT_ASSUMED = {  # the authors state neither the size nor the normalisation of their images
+    'wavemix_lite_256_8.cifar100',
+    'wavemix_lite_256_10.cifar100',
+    'wavemix_256_16_l3_p4.in1k',
+    'wavemix_256_16_l4.in1k',
+    'wavemix_256_12_l2_p8.places365',
+}
+KINDS = [  # one model of each block and stem, made small for most tests
+    'wavemix_lite_144_7.cifar10',
+    'wavemix_lite_192_16_p4.in1k',
+    'wavemix_256_12_l2_p8.places365',
+    'wavemix_192_16_l3_p4.in1k',
+    'wavemix_256_16_l4.in1k',
+]
+SMALL = dict(dim=16, depth=3)
+
+
+def official(name, dropout=0.5, **overrides):
+    """A model of the authors' package, whose parameters and batch-norm statistics are all random."""
+    torch.manual_seed(0)
+    kwargs = {**OFFICIAL[name][0], **overrides}
+    model = reference.authors_class()(
+        initial_conv='pachify' if 'patch_size' in kwargs else 'strided', ff_channel=kwargs['final_dim'],
+        dropout=dropout, **kwargs)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 2.)
+            torch.nn.init.normal_(module.bias)
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.)
+    return model.eval()
+
+
+@pytest.fixture(params=KINDS)
+def small(request):
+    """Name and the authors' version of a small model."""
+    return request.param, official(request.param, final_dim=SMALL['dim'], depth=SMALL['depth'])
+
+
+def load(name, state_dict=None, file=None, **kwargs):
+    overlay = dict(state_dict=state_dict, file=file and str(file))
+    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs).eval()
+
+
+def images(*size):
+    return torch.randn(*size, generator=torch.Generator().manual_seed(1))
+
+
+def assert_same(actual, expected):
+    assert (actual - expected).norm() <= 1e-4 * expected.norm()
+
+
+def smallest_size(model):
+    """The authors' package takes multiples of it only."""
+    return model.feature_info[0]['reduction'] * 2 ** model.levels
+
+
+# The models
+
+@pytest.mark.parametrize('name', OFFICIAL)
+def test_logits_and_parameter_count_are_those_of_the_authors_package(name):
+    expected = official(name)
+    model = load(name, expected.state_dict())
+    assert sum(p.numel() for p in model.parameters()) == OFFICIAL[name][1]
+    size = max(16, smallest_size(model))
+    with torch.inference_mode():
+        for shape in (2, 3, size, size), (1, 3, size, 2 * size):
+            assert_same(model(images(*shape)), expected(images(*shape)))
+
+
+@pytest.mark.parametrize('name', KINDS)
+def test_training_gradients_are_those_of_the_authors_package(name):
+    expected = official(name, dropout=0., final_dim=SMALL['dim'], depth=SMALL['depth'])
+    model = load(name, expected.state_dict(), proj_drop_rate=0., **SMALL)
+    x = images(3, 3, smallest_size(model), 2 * smallest_size(model))
+    for m in model, expected:
+        m.train()(x).square().sum().backward()
+    # each gradient by its name and layout in our model
+    theirs = {k: p.grad for k, p in expected.named_parameters()}
+    grads = timm_wavemix.wavemix.checkpoint_filter_fn({**expected.state_dict(), **theirs}, model)
+    scale = max(grad.abs().max().item() for grad in theirs.values())
+    for k, param in model.named_parameters():
+        torch.testing.assert_close(param.grad, grads[k], rtol=1e-3, atol=1e-5 * scale, msg=lambda m: f'{k}: {m}')
+
+
+def test_every_official_model_and_tag_is_here():
+    hosted = {
+        name for name in timm.list_models(module='wavemix', pretrained=True) if timm.get_pretrained_cfg(name).hf_hub_id}
+    assert hosted == set(OFFICIAL)
+
+
+@pytest.mark.parametrize('name', [name for name in OFFICIAL if name.endswith('.in1k')])
+def test_imagenet_weights_are_the_default(name):
+    assert timm.get_pretrained_cfg(name.partition('.')[0]).tag == 'in1k'
+
+
+# Ways for weights to come in
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Lays weights down as huggingface_hub would have cached them, and cuts the network."""
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
+
+    def put(name, weights_file):
+        cfg = timm.get_pretrained_cfg(name)
+        repo = tmp_path / f'models--{cfg.hf_hub_id.replace("/", "--")}'
+        file = repo / 'snapshots' / ('0' * 40) / cfg.hf_hub_filename
+        file.parent.mkdir(parents=True)
+        file.symlink_to(weights_file)
+        (repo / 'refs').mkdir()
+        (repo / 'refs' / 'main').write_text('0' * 40)
+        return tmp_path
+
+    return put
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda state_dict: state_dict,
+    lambda state_dict: {'state_dict': state_dict, 'epoch': 3},
+], ids=['bare', 'training checkpoint'])
+def test_weights_load_from_the_hub_a_file_or_memory(small, wrap, hub, tmp_path):
+    name, expected = small
+    x = images(2, 3, 64, 64)
+    weights = wrap(expected.state_dict())
+    file = tmp_path / 'weights.pth'
+    torch.save(weights, file)
+    from_hub = timm.create_model(name, pretrained=True, cache_dir=hub(name, file), **SMALL).eval()
+    assert_same(from_hub(x), expected(x))
+    assert torch.equal(load(name, file=file, **SMALL)(x), from_hub(x))
+    assert torch.equal(load(name, weights, **SMALL)(x), from_hub(x))
+
+
+def test_converted_weights_pass_untouched(small):
+    name, expected = small
+    own = load(name, expected.state_dict(), **SMALL).state_dict()
+    again = load(name, dict(own), **SMALL).state_dict()
+    assert list(own) == list(again)
+    assert all(torch.equal(own[k], again[k]) for k in own)
+
+
+def test_one_channel_sums_the_first_convolution(small):
+    name, expected = small
+    grey = images(2, 1, 64, 64)
+    model = load(name, expected.state_dict(), in_chans=1, **SMALL)
+    assert_same(model(grey), expected(grey.expand(-1, 3, -1, -1)))
+
+
+def test_other_heads_keep_the_features(small):
+    name, expected = small
+    x = images(2, 3, 64, 64)
+    features = load(name, expected.state_dict(), **SMALL).forward_features(x)
+    assert load(name, expected.state_dict(), num_classes=5, **SMALL)(x).shape == (2, 5)
+    pooled = load(name, expected.state_dict(), num_classes=0, **SMALL)(x)
+    torch.testing.assert_close(pooled, features.mean((2, 3)))
+    maps = load(name, expected.state_dict(), features_only=True, **SMALL)(x)
+    assert torch.equal(maps[-1], features)
+
+
+# What is refused
+
+@pytest.mark.parametrize('damage, message', [
+    (lambda weights: weights.pop('layers.1.reduction.weight'), '1 keys .* first blocks.1.conv_pw.weight'),
+    (lambda weights: weights.update({'layers.1.feedforward1.6.weight': torch.ones(1)}),
+     '1 keys .* first blocks.1.feedforward1.6.weight'),
+    (lambda weights: weights.update({'layers.0.feedforward2.0.weight': torch.ones(32, 16, 1, 1)}),
+     '1 keys .* first blocks.0.mlps.1.fc1.weight'),
+    (lambda weights: weights.update(epoch=3), '1 keys .* first epoch'),
+], ids=['missing', 'unknown', 'shape', 'no tensor'])
+def test_official_weights_that_misfit_name_the_first_keys(damage, message):
+    name = 'wavemix_192_16_l3_p4.in1k'
+    weights = official(name, final_dim=16, depth=3).state_dict()
+    damage(weights)
+    with pytest.raises(ValueError, match=f'not of this model, {message}'):
+        load(name, weights, features_only=True, **SMALL)
+
+
+def test_weights_of_another_official_model_are_refused():
+    weights = official('wavemix_192_16_l3_p4.in1k', final_dim=16, depth=3).state_dict()
+    with pytest.raises(ValueError, match='not of this model'):
+        load('wavemix_lite_192_16_p4.in1k', weights, **SMALL)
+
+
+class Hostile:
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return os.mkdir, (self.file,)
+
+
+def dump(weights, file):
+    file.write_bytes(pickle.dumps(weights, protocol=2))
+
+
+@pytest.mark.parametrize('save', [torch.save, dump], ids=['zip', 'bare pickle'])
+@pytest.mark.parametrize('where', ['hub', 'file'])
+def test_a_pickle_that_would_run_code_is_refused(hub, tmp_path, save, where):
+    name, evil, out = 'wavemix_lite_144_7.cifar10', tmp_path / 'evil', tmp_path / 'out'
+    file = tmp_path / 'weights.pth'
+    weights = {**official(name).state_dict(), 'layers.0.reduction.bias': Hostile(str(evil))}
+    save(weights, file)
+    cache_dir = hub(name, file)
+    with pytest.raises((RuntimeError, pickle.UnpicklingError), match='weights_only'):
+        if where == 'hub':
+            timm.create_model(name, pretrained=True, cache_dir=cache_dir)
+        else:
+            convert_official.convert(name, out, f'org/{name}', file)
+    assert not evil.exists() and not out.exists()
+
+
+# scripts/convert_official.py
+
+@pytest.mark.parametrize('name', ['wavemix_lite_256_8.cifar100', 'wavemix_192_16_l3_p4.tiny_imagenet_64'])
+def test_a_converted_folder_is_the_model(tmp_path, name):
+    expected = official(name)
+    torch.save(expected.state_dict(), tmp_path / 'weights.pth')
+    folder = tmp_path / name
+    convert_official.convert(name, folder, f'org/{name}', tmp_path / 'weights.pth')
+    assert {path.name for path in folder.iterdir()} == {'model.safetensors', 'config.json', 'README.md'}
+
+    model = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
+    x = images(1, 3, 32, 32)
+    assert_same(model(x), expected(x))
+    cfg, converted = timm.get_pretrained_cfg(name), model.pretrained_cfg
+    for key in 'num_classes', 'input_size', 'mean', 'std', 'crop_pct', 'interpolation', 'license':
+        value = converted[key]
+        assert (tuple(value) if isinstance(value, list) else value) == getattr(cfg, key), key
+
+
+@pytest.mark.parametrize('name', OFFICIAL)
+def test_a_card_says_whose_the_figures_are(name):
+    facts = yaml.safe_load((ROOT / 'hub_configs' / f'{name}.yaml').read_text())
+    card = make_card(timm.create_model(name), f'org/{name}', facts)
+    assert (card.data.license, card.data.base_model) == ('mit', 'cloudwalker/wavemix')
+    assert [result.metric_value for result in card.data.eval_results] == [facts['metrics']['top1']]
+    assert "**Metrics, source:** the authors' claim" in card.text
+    assert ('assumed' in card.text) == (name in INPUT_ASSUMED)
+    assert 'arXiv:2205.14375' in card.text and 'arXiv:2203.03689' not in card.text
+
+
+def test_only_official_weights_convert(tmp_path):
+    with pytest.raises(ValueError, match='no weights of wavemix_16_5.fashion_mnist: choose from .*_256_16_l4.in1k'):
+        convert_official.convert('wavemix_16_5.fashion_mnist', tmp_path / 'out', 'org/model')
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('args, code, message', [
+    (['wavemix_lite_144_7.cifar10', 'out', '--checkpoint', 'missing.pth'], 2, "there is no file 'missing.pth'"),
+    (['wavemix_lite_144_7.cifar10', 'out', '--checkpoint', 'junk.pth'], 1, 'cannot be read'),
+    (['wavemix_16_5.fashion_mnist', 'out'], 1, 'no weights of wavemix_16_5.fashion_mnist'),
+])
+def test_conversion_errors_are_one_line(tmp_path, args, code, message):
+    (tmp_path / 'junk.pth').write_bytes(b'junk' * 100)
+    result = subprocess.run(
+        [sys.executable, '-W', 'ignore', ROOT / 'scripts' / 'convert_official.py', *args, '--repo-id', 'org/model'],
+        cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True)
+    assert result.returncode == code
+    assert message in result.stderr.splitlines()[-1]
+    assert 'Traceback' not in result.stderr and not (tmp_path / 'out').exists()

@@ -1,0 +1,434 @@
+"""timm's own scripts, unchanged, with our models.
+
+They come from the clone of timm's repository that the environment variable TIMM_CHECKOUT names.
+"""
+import csv
+import hashlib
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+import yaml
+from PIL import Image
+
+import clone_timm
+import prepare_fashion_mnist
+import timm_wavemix  # noqa: F401  registers the models
+
+ROOT = Path(__file__).parents[2]
+DEBIAN_FOLDER = Path('/usr/share/datasets/fashion-mnist')
+SHIPPED = [name for name in timm.list_models(module='wavemix', pretrained=True) if timm.get_pretrained_cfg(name).file]
+CFG = timm.get_pretrained_cfg('wavemix_16_5')
+CLASSES = ['dark', 'light']
+TARGETS = torch.arange(16) // 8
+FILES = [f'{CLASSES[target]}/{i}.png' for i, target in enumerate(TARGETS)]  # in timm's order
+
+
+# What the scripts work on.
+
+@pytest.fixture(scope='module')
+def checkout():
+    if not os.environ.get('TIMM_CHECKOUT'):
+        pytest.skip('TIMM_CHECKOUT names no clone of timm: get one with `python scripts/clone_timm.py`')
+    return Path(os.environ['TIMM_CHECKOUT']).resolve()
+
+
+@pytest.fixture(scope='module')
+def run(checkout):
+    """Run a script of timm, through `python -m timm_wavemix` if not told otherwise, and return its output."""
+    env = {**os.environ, 'HF_HUB_OFFLINE': '1'}
+    if runpy.run_path(str(checkout / 'timm' / 'version.py'))['__version__'] != timm.__version__:
+        env['PYTHONPATH'] = os.pathsep.join([str(checkout), *filter(None, [os.environ.get('PYTHONPATH')])])
+
+    # one thread, since the work is mostly tiny: threads that wait for each other would take most of the time
+    def run(script, *args, cwd, python=('-m', 'timm_wavemix'), threads=1, timeout=400):
+        result = subprocess.run(
+            [sys.executable, *python, checkout / script, *map(str, args)], cwd=cwd,
+            env={**env, 'OMP_NUM_THREADS': str(threads)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=timeout)
+        assert result.returncode == 0, result.stdout[-5000:]
+        return result.stdout
+
+    return run
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """An image folder with train/ and validation/, of the size that the model takes."""
+    folder = tmp_path_factory.mktemp('data')
+    rng = np.random.default_rng(0)
+    for split in 'train', 'validation':
+        for file, target in zip(FILES, TARGETS.tolist()):
+            path = folder / split / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = 96 * target + rng.integers(160, size=(*CFG.input_size[1:], 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def images(data):
+    """The images of validation/ as the model takes them."""
+    pixels = torch.stack([torch.from_numpy(np.array(Image.open(data / 'validation' / file))) for file in FILES])
+    return ((pixels / 255 - torch.tensor(CFG.mean)) / torch.tensor(CFG.std)).permute(0, 3, 1, 2)
+
+
+def train_args(data, folder, experiment, *args, epochs):
+    # without random augmentation, and with every image in every batch, runs can be compared
+    return [
+        'train.py', '--data-dir', data, '--model', 'wavemix_16_5', '--num-classes', 2, '--device', 'cpu',
+        '--workers', 1, '--batch-size', len(FILES), '--no-aug', '--lr', 0.01, '--warmup-epochs', 0,
+        '--epochs', epochs, '--output', folder, '--experiment', experiment, *args,
+    ]
+
+
+AMP_ARGS = [
+    '--amp', '--amp-dtype', 'bfloat16', '--model-ema', '--model-ema-decay', 0.5, '--channels-last',
+    '--grad-checkpointing', '--model-kwargs', 'proj_drop_rate=0.',
+]
+ONE_BLOCK = ['--model-kwargs', 'proj_drop_rate=0.', 'depth=1']  # torch.compile takes a minute for each
+
+
+@pytest.fixture(scope='module')
+def trained(run, data, tmp_path_factory):
+    """Folder of a training run of three epochs, with everything that people turn on."""
+    folder = tmp_path_factory.mktemp('train')
+    run(*train_args(data, folder, 'amp', *AMP_ARGS, epochs=3), cwd=folder)
+    return folder / 'amp'
+
+
+@pytest.fixture(scope='module')
+def eager(run, data, tmp_path_factory):
+    """Folder of a training run by train.py itself, which loads our package as a device module."""
+    folder = tmp_path_factory.mktemp('train')
+    args = train_args(data, folder, 'eager', *ONE_BLOCK, '--device-modules', 'timm_wavemix', epochs=1)
+    run(*args, cwd=folder, python=())
+    return folder / 'eager'
+
+
+@pytest.fixture(scope='module')
+def compiled(run, data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('train')
+    run(*train_args(data, folder, 'compiled', *ONE_BLOCK, '--torchcompile', epochs=1), cwd=folder)
+    return folder / 'compiled'
+
+
+def summary(folder):
+    return [{k: float(v) for k, v in row.items()} for row in read_csv(folder / 'summary.csv')]
+
+
+def read_csv(file):
+    with open(file, newline='') as f:
+        return list(csv.DictReader(f))
+
+
+def weights(file, ema=False):
+    return timm.models.load_state_dict(str(file), use_ema=ema)
+
+
+def create(state_dict, model='wavemix_16_5', **kwargs):
+    model = timm.create_model(model, num_classes=2, **kwargs).eval()
+    model.load_state_dict(state_dict)
+    return model
+
+
+def last_loss(output):
+    return float(re.findall(r'Loss: +[\d.]+ \(([\d.]+)\)', output)[-1])
+
+
+# train.py
+
+def test_training_writes_summary_and_checkpoints_that_load(trained, images):
+    rows = summary(trained)
+    assert [row['epoch'] for row in rows] == [0, 1, 2]
+    assert rows[2]['train_loss'] < rows[1]['train_loss'] < rows[0]['train_loss']
+    assert sorted(file.name for file in trained.glob('*.pth.tar')) == [
+        'checkpoint-0.pth.tar', 'checkpoint-1.pth.tar', 'checkpoint-2.pth.tar', 'last.pth.tar', 'model_best.pth.tar']
+    with torch.inference_mode():
+        loss = F.cross_entropy(create(weights(trained / 'last.pth.tar', ema=True))(images), TARGETS).item()
+    assert rows[2]['eval_loss'] == pytest.approx(loss, rel=0.02)  # bfloat16
+
+
+def test_ema_of_training_is_the_moving_average(trained):
+    old, new = (weights(trained / f'checkpoint-{epoch}.pth.tar', ema=True) for epoch in (1, 2))
+    for name, value in weights(trained / 'checkpoint-2.pth.tar').items():
+        if value.is_floating_point():
+            torch.testing.assert_close(new[name], (old[name] + value) / 2, msg=name)
+
+
+def test_resumed_training_ends_where_the_uninterrupted_ends(run, data, trained, tmp_path):
+    start = trained / 'checkpoint-0.pth.tar'
+    run(*train_args(data, tmp_path, 'resumed', *AMP_ARGS, '--resume', start, epochs=3), cwd=tmp_path)
+    rows = summary(tmp_path / 'resumed')
+    assert [row['epoch'] for row in rows] == [1, 2]
+    assert [row['lr'] for row in rows] == [row['lr'] for row in summary(trained)[1:]]
+    for ema in False, True:
+        begin, end, resumed = (
+            torch.cat([p.flatten() for p in create(weights(file, ema)).parameters()])
+            for file in (start, trained / 'last.pth.tar', tmp_path / 'resumed' / 'last.pth.tar'))
+        # far less than the momentum of the first epoch, which is a part of the optimizer's state, makes
+        assert (resumed - end).norm() < 0.02 * (end - begin).norm()
+
+
+def test_train_loads_us_as_a_device_module(eager):
+    assert [row['epoch'] for row in summary(eager)] == [0]
+    create(weights(eager / 'last.pth.tar'), depth=1)
+
+
+@pytest.mark.recent_torch
+def test_compiled_training_is_eager_training(compiled, eager):
+    assert summary(compiled)[0] == pytest.approx(summary(eager)[0], rel=1e-3)
+    expected = weights(eager / 'last.pth.tar')
+    actual = weights(compiled / 'last.pth.tar')
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+# The scripts that read weights.
+
+@pytest.mark.parametrize('ema', [False, True])
+def test_validate_measures_a_checkpoint(run, data, images, trained, tmp_path, ema):
+    output = run(
+        'validate.py', '--data-dir', data, '--model', 'wavemix_16_5', '--num-classes', 2, '--device', 'cpu',
+        '--workers', 1, '--checkpoint', trained / 'checkpoint-1.pth.tar', *['--use-ema'] * ema,
+        '--results-file', 'results.csv', cwd=tmp_path)
+    with torch.inference_mode():
+        logits = create(weights(trained / 'checkpoint-1.pth.tar', ema))(images)
+    assert last_loss(output) == pytest.approx(F.cross_entropy(logits, TARGETS).item(), abs=2e-4)
+    [row] = read_csv(tmp_path / 'results.csv')
+    assert (row['model'], row['param_count'], row['img_size']) == ('wavemix_16_5', '0.18', str(CFG.input_size[1]))
+    assert float(row['top1']) == 100 * (logits.argmax(1) == TARGETS).float().mean().item()
+
+
+def test_validate_folds_batch_norms_without_changing_the_result(run, data, tmp_path):
+    torch.manual_seed(0)
+    model = timm.create_model('wavemix_lite_128_7', num_classes=2, dim=16, depth=2)
+    for block in model.blocks:
+        torch.nn.init.uniform_(block.norm.weight, 0.5, 2.)
+        block.norm.running_mean.normal_()
+        block.norm.running_var.uniform_(0.5, 2.)
+    torch.save(model.state_dict(), tmp_path / 'lite.pth')
+    args = [
+        'validate.py', '--data-dir', data, '--model', 'wavemix_lite_128_7', '--model-kwargs', 'dim=16', 'depth=2',
+        '--num-classes', 2, '--device', 'cpu', '--workers', 1, '--checkpoint', 'lite.pth']
+    plain, folded = (run(*args, *flags, cwd=tmp_path) for flags in ([], ['--reparam']))
+    plain_count, folded_count = (int(re.search(r'param count: (\d+)', output)[1]) for output in (plain, folded))
+    assert folded_count == plain_count - 2 * 2 * 16
+    assert last_loss(folded) == pytest.approx(last_loss(plain), abs=2e-4)
+
+
+@pytest.mark.parametrize('name', SHIPPED)
+def test_validate_and_inference_use_the_weights_of_a_tag(run, data, images, tmp_path, name):
+    args = ['--data-dir', data, '--model', name, '--device', 'cpu', '--workers', 1]
+    output = run('validate.py', *args, '--results-file', 'results.csv', cwd=tmp_path)
+    run('inference.py', *args, '--label-type', 'name', '--include-index', '--results-file', 'labels', cwd=tmp_path)
+    model = timm.create_model(name, pretrained=True).eval()
+    with torch.inference_mode():
+        logits = model(images)
+    assert last_loss(output) == pytest.approx(F.cross_entropy(logits, TARGETS).item(), rel=1e-3)
+    assert read_csv(tmp_path / 'results.csv')[0]['model'] == name
+    rows = read_csv(tmp_path / 'labels.csv')
+    assert [int(row['index']) for row in rows] == logits.argmax(1).tolist()
+    assert [row['label'] for row in rows] == [model.pretrained_cfg['label_names'][int(row['index'])] for row in rows]
+
+
+def test_inference_writes_the_logits_of_every_file(run, data, images, trained, tmp_path):
+    run(
+        'inference.py', '--data-dir', data, '--model', 'wavemix_16_5', '--num-classes', 2, '--device', 'cpu',
+        '--workers', 1, '--checkpoint', trained / 'last.pth.tar', '--topk', 2, '--output-type', 'logit',
+        '--label-type', 'none', '--include-index', '--results-separate-col', '--fullname', '--results-file', 'logits',
+        cwd=tmp_path)
+    rows = read_csv(tmp_path / 'logits.csv')
+    with torch.inference_mode():
+        values, indices = create(weights(trained / 'last.pth.tar', ema=True))(images).topk(2)
+    assert [row['filename'] for row in rows] == FILES
+    assert [[int(row[f'index_{i}']) for i in range(2)] for row in rows] == indices.tolist()
+    torch.testing.assert_close(
+        torch.tensor([[float(row[f'logit_{i}']) for i in range(2)] for row in rows]), values, rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope='module')
+def all_test_images(tmp_path_factory):
+    """Where fashion_mnist/ has the 10,000 images of test/."""
+    if not DEBIAN_FOLDER.exists():
+        pytest.skip('needs `apt install dataset-fashion-mnist`')
+    folder = tmp_path_factory.mktemp('data')
+    (folder / 'fashion_mnist').mkdir()
+    _, test = prepare_fashion_mnist.load()
+    prepare_fashion_mnist.write_split(folder / 'fashion_mnist' / 'test', test, range(len(test)))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', SHIPPED)
+def test_the_command_on_a_card_gives_the_accuracies_on_it(run, all_test_images, name):
+    metrics = yaml.safe_load((ROOT / 'hub_configs' / f'{name}.yaml').read_text())['metrics']
+    launcher, command = metrics['command'].split(' validate.py ')
+    assert launcher == 'python -m timm_wavemix' and command.startswith('fashion_mnist --split test ')
+    run(
+        'validate.py', *shlex.split(command), '--results-file', f'{name}.csv', cwd=all_test_images,
+        threads=torch.get_num_threads(), timeout=3000)
+    [row] = read_csv(all_test_images / f'{name}.csv')
+    assert row['model'] in (name, name.split('.')[0])
+    assert [f'{float(row[key]):.2f}' for key in ('top1', 'top5')] == [f'{metrics[key]:.2f}' for key in ('top1', 'top5')]
+
+
+def test_averaged_checkpoints_are_the_average(run, trained, tmp_path):
+    run(
+        'avg_checkpoints.py', '--input', trained, '--filter', 'checkpoint-*.pth.tar', '--no-use-ema',
+        '--output', 'average.pth', cwd=tmp_path)
+    average = weights(tmp_path / 'average.pth')
+    checkpoints = [weights(trained / f'checkpoint-{epoch}.pth.tar') for epoch in range(3)]
+    assert average.keys() == checkpoints[0].keys()
+    for name, value in average.items():
+        expected = torch.stack([checkpoint[name].double() for checkpoint in checkpoints]).mean(0)
+        torch.testing.assert_close(value, expected.float(), msg=name)
+
+
+@pytest.mark.parametrize('name, run_folder, kwargs, args', [
+    ('clean.pth', 'trained', {}, []),
+    # safetensors refuses the weights of a training with --channels-last, of any model
+    ('clean.safetensors', 'eager', dict(depth=1), ['--safetensors']),
+])
+def test_cleaned_checkpoint_gives_the_same_logits(request, run, images, tmp_path, name, run_folder, kwargs, args):
+    checkpoint = request.getfixturevalue(run_folder) / 'last.pth.tar'
+    run('clean_checkpoint.py', '--checkpoint', checkpoint, '--output', tmp_path / name, *args, cwd=tmp_path)
+    [file] = tmp_path.iterdir()
+    stem, extension = name.split('.')
+    assert file.name == f'{stem}-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.{extension}'
+    with torch.inference_mode():
+        assert torch.equal(
+            timm.create_model('wavemix_16_5', num_classes=2, checkpoint_path=file, **kwargs).eval()(images),
+            create(weights(checkpoint, ema=True), **kwargs)(images))
+
+
+# ONNX
+
+@pytest.mark.recent_torch
+@pytest.mark.parametrize('flag', [None, '--dynamo'])
+def test_exported_onnx_gives_the_same_logits_for_any_batch_and_size(
+        run, checkout, data, images, trained, tmp_path, flag):
+    if flag and 'external_data' not in (checkout / 'timm' / 'utils' / 'onnx.py').read_text():
+        pytest.skip('--dynamo of an older timm calls what torch has removed')
+    run(
+        'onnx_export.py', 'model.onnx', '--model', 'wavemix_16_5', '--num-classes', 2, '--checkpoint',
+        trained / 'last.pth.tar', '--dynamic-size', '--check-forward', *filter(None, [flag]), cwd=tmp_path)
+    model = create(weights(trained / 'last.pth.tar', ema=True))
+    session = onnxruntime.InferenceSession(tmp_path / 'model.onnx')
+    for x in images, images[:3, :, 3:, :17]:
+        [logits] = session.run(None, {'input0': x.contiguous().numpy()})
+        torch.testing.assert_close(torch.from_numpy(logits), model(x).detach(), rtol=1e-3, atol=1e-4)
+
+    output = run(
+        'onnx_validate.py', data, '--onnx-input', 'model.onnx', '--workers', 1, '--img-size', CFG.input_size[1],
+        '--mean', *CFG.mean, '--std', *CFG.std, '--crop-pct', 1.0, cwd=tmp_path)
+    top1 = 100 * (model(images).argmax(1) == TARGETS).float().mean().item()
+    assert f' * Prec@1 {top1:.3f} ' in output
+
+
+# benchmark.py and bulk_runner.py
+
+@pytest.mark.parametrize('bench, model, param_count', [
+    ('infer', 'wavemix_16_5', '0.18'),
+    ('train', 'wavemix_lite_128_7', '2.4'),
+])
+def test_benchmark_measures_the_model(run, tmp_path, bench, model, param_count):
+    run(
+        'benchmark.py', '--bench', bench, '--model', model, '--device', 'cpu', '--batch-size', 2,
+        '--num-warm-iter', 1, '--num-bench-iter', 5, '--results-file', 'results.csv', cwd=tmp_path)
+    [row] = read_csv(tmp_path / 'results.csv')
+    assert (row['model'], row['param_count'], row[f'{bench}_batch_size']) == (model, param_count, '2')
+    assert float(row[f'{bench}_samples_per_sec']) > 0
+    assert bench == 'train' or float(row['infer_gmacs']) > 0
+
+
+def test_bulk_runner_launches_every_model_through_us(run, checkout, tmp_path):
+    run(
+        'bulk_runner.py', '--model-list', 'wavemix_[13][62]_5', '--results-file', 'results.csv',
+        '--sort-key', 'infer_samples_per_sec', '-m', 'yes', 'timm_wavemix',  # its -m wants a value, any will do
+        checkout / 'benchmark.py', '--bench', 'infer', '--device', 'cpu', '--batch-size', 2,
+        '--num-warm-iter', 1, '--num-bench-iter', 5, cwd=tmp_path)
+    rows = read_csv(tmp_path / 'results.csv')
+    assert {row['model']: row['param_count'] for row in rows} == {'wavemix_16_5': '0.18', 'wavemix_32_5': '0.72'}
+
+
+# clone_timm.py
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch, capfd):
+    """Run clone_timm.py in `tmp_path`; returns its exit status, or what it says to `sys.exit`, and its output."""
+    monkeypatch.chdir(tmp_path)
+
+    def clone(*args):
+        monkeypatch.setattr(sys, 'argv', ['clone_timm.py', *args])
+        try:
+            clone_timm.main()
+        except SystemExit as error:
+            return error.code, capfd.readouterr()
+        return 0, capfd.readouterr()
+
+    return clone
+
+
+@pytest.fixture
+def origin(tmp_path):
+    """A repository with the tag of the installed timm between two other commits."""
+    folder = tmp_path / 'origin'
+
+    def git(*args):
+        subprocess.run(['git', '-C', folder, '-c', 'user.name=a', '-c', 'user.email=a@b', *args], check=True)
+
+    folder.mkdir()
+    git('init', '--quiet')
+    for version in 'older', timm.__version__, 'newer':
+        (folder / 'version').write_text(version)
+        git('add', '.')
+        git('commit', '--quiet', '-m', version)
+        git('tag', f'v{version}')
+    return folder
+
+
+def test_clone_has_the_installed_version_alone_and_says_what_to_set(clone, origin, tmp_path):
+    status, (out, err) = clone('my clone', '--url', origin.as_uri())
+    folder = tmp_path / 'my clone'
+    assert (status, err) == (0, '')
+    assert f"\nexport TIMM_CHECKOUT='{folder}'\n" in out
+    assert (folder / 'version').read_text() == timm.__version__
+    log = subprocess.run(['git', '-C', folder, 'log', '--format=%s'], capture_output=True, text=True).stdout
+    assert log.split() == [timm.__version__]
+
+
+def test_clone_leaves_an_existing_folder_alone(clone, origin, tmp_path):
+    (tmp_path / 'mine').mkdir()
+    status, (_, err) = clone('mine', '--url', origin.as_uri())
+    assert (status, err) == ('clone_timm.py: mine is already there: remove it, or name another folder.', '')
+    assert not list((tmp_path / 'mine').iterdir())
+
+
+@pytest.mark.parametrize('url', ['origin', 'https://127.0.0.1:9/timm'], ids=['no tag', 'no network'])
+def test_clone_says_that_the_tag_or_the_network_is_missing(clone, origin, tmp_path, monkeypatch, url):
+    subprocess.run(['git', '-C', origin, 'tag', '-d', f'v{timm.__version__}'], check=True, stdout=subprocess.DEVNULL)
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    status, (_, err) = clone('out', '--url', url)
+    assert re.fullmatch(
+        rf'clone_timm.py: git cannot clone the tag v{timm.__version__} of {url}: check the network and the tag, or '
+        r'name a mirror with --url \(.+\)\.', status)
+    assert err == ''
+    assert not (tmp_path / 'out').exists()
+
+
+def test_clone_says_that_git_is_missing(clone, tmp_path, monkeypatch):
+    monkeypatch.setenv('PATH', str(tmp_path))
+    status, (_, err) = clone('out')
+    assert (status, err) == ('clone_timm.py: there is no git: install it (on Debian with "apt install git").', '')

@@ -1,0 +1,179 @@
+"""Weights: what loads, what is adapted, and what is refused."""
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from timm.models._hub import save_for_hf
+
+import timm_wavemix  # noqa: F401  registers the models
+
+
+@pytest.fixture(scope='module')
+def trained():
+    torch.manual_seed(0)
+    return timm.create_model('wavemix_16_5', num_classes=10).eval()
+
+
+def load(file=None, state_dict=None, num_classes=10, **kwargs):
+    overlay = {'file': file and str(file), 'state_dict': state_dict, 'num_classes': 10}
+    if kwargs.get('features_only'):
+        return timm.create_model('wavemix_16_5', pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
+    return timm.create_model(
+        'wavemix_16_5', pretrained=True, num_classes=num_classes, pretrained_cfg_overlay=overlay, **kwargs).eval()
+
+
+def images(channels=3):
+    return torch.randn(2, channels, 28, 28, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda state_dict: state_dict,
+    lambda state_dict: {'state_dict': state_dict, 'epoch': 3},
+], ids=['bare', 'training checkpoint'])
+def test_weights_load_from_memory_or_file(trained, tmp_path, wrap):
+    torch.save(wrap(trained.state_dict()), tmp_path / 'weights.pth')
+    expected = trained(images())
+    assert torch.equal(load(state_dict=wrap(trained.state_dict()))(images()), expected)
+    assert torch.equal(load(tmp_path / 'weights.pth')(images()), expected)
+
+
+def test_one_channel_sums_the_first_convolution(trained):
+    model = load(state_dict=trained.state_dict(), in_chans=1)
+    grey = images(1)
+    torch.testing.assert_close(model(grey), trained(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
+
+
+def test_another_number_of_classes_keeps_the_features(trained):
+    model = load(state_dict=trained.state_dict(), num_classes=5)
+    assert torch.equal(model.forward_features(images()), trained.forward_features(images()))
+    assert model(images()).shape == (2, 5)
+
+
+def test_no_classes_gives_the_pooled_features(trained):
+    model = load(state_dict=trained.state_dict(), num_classes=0)
+    assert torch.equal(model(images()), trained.forward_head(trained.forward_features(images()), pre_logits=True))
+
+
+def test_features_only_loads(trained):
+    model = load(state_dict=trained.state_dict(), features_only=True).eval()
+    assert torch.equal(model(images())[-1], trained.forward_features(images()))
+
+
+@pytest.mark.parametrize('kwargs', [{}, {'features_only': True}, {'in_chans': 1}], ids=str)
+def test_foreign_weights_name_the_first_keys_that_do_not_fit(tmp_path, kwargs):
+    torch.save(timm.create_model('resnet18').state_dict(), tmp_path / 'resnet18.pth')
+    with pytest.raises(ValueError, match='not of this model.*first stem.0.weight, stem.0.bias'):
+        load(tmp_path / 'resnet18.pth', **kwargs)
+
+
+def test_weights_of_another_shape_are_refused(trained):
+    state_dict = dict(trained.state_dict(), **{'blocks.3.norm.weight': torch.ones(17)})
+    with pytest.raises(ValueError, match='1 keys or shapes differ, first blocks.3.norm.weight'):
+        load(state_dict=state_dict, features_only=True)
+
+
+@pytest.mark.parametrize('damage', [
+    lambda data: data[:len(data) // 2],
+    lambda data: b'<html>not found</html>' * 9,
+    lambda data: b'',
+], ids=['truncated', 'not a weight file', 'empty'])
+def test_damaged_safetensors_name_the_model(trained, tmp_path, damage):
+    file = tmp_path / 'model.safetensors'
+    save_file(trained.state_dict(), file)
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(RuntimeError, match='weights of wavemix_16_5 cannot be read, their file is damaged'):
+        load(file)
+
+
+@pytest.mark.parametrize('kwargs, error', [
+    ({'act_layer': 'nope'}, KeyError),
+    ({'features_only': True, 'feature_cls': 'hook', 'out_indices': (9,)}, IndexError),
+], ids=str)
+def test_wrong_arguments_are_not_taken_for_a_damaged_file(kwargs, error):
+    with pytest.raises(error):
+        timm.create_model('wavemix_16_5', pretrained=True, **kwargs)
+
+
+@pytest.mark.parametrize('junk', [b'<html>not found</html>' * 9, b'hello' * 100, b''], ids=repr)
+def test_a_pth_of_junk_names_the_model(tmp_path, junk):
+    (tmp_path / 'weights.pth').write_bytes(junk)
+    with pytest.raises(RuntimeError, match='weights of wavemix_16_5 cannot be read|weights_only'):
+        load(tmp_path / 'weights.pth')
+
+
+def test_a_model_comes_back_from_its_folder(trained, tmp_path):
+    save_for_hf(trained, tmp_path)
+    model = timm.create_model(f'local-dir:{tmp_path}', pretrained=True).eval()
+    assert torch.equal(model(images()), trained(images()))
+
+
+class Hostile:
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return os.mkdir, (self.file,)
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    evil = tmp_path / 'evil'
+    (tmp_path / 'weights.pth').write_bytes(pickle.dumps({'state_dict': Hostile(str(evil))}, protocol=2))
+    with pytest.raises((RuntimeError, pickle.UnpicklingError), match='weights_only'):
+        load(tmp_path / 'weights.pth')
+    assert not evil.exists()
+
+
+def test_default_weights_come_with_the_package_and_need_no_network(monkeypatch):
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    model = timm.create_model('wavemix_16_5', pretrained=True)
+    assert model.pretrained_cfg['tag'] == 'fashion_mnist'
+    assert len(model.pretrained_cfg['label_names']) == model.num_classes == 10
+
+
+@pytest.mark.parametrize('kwargs', [{}, {'features_only': True}, {'in_chans': 1}], ids=str)
+def test_weights_of_half_precision_give_a_model_of_single_precision(trained, tmp_path, kwargs):
+    half = {k: v.half() if v.is_floating_point() else v for k, v in trained.state_dict().items()}
+    rounded = {k: v.float() if v.is_floating_point() else v for k, v in half.items()}
+    save_file(half, tmp_path / 'model.safetensors')
+    model = load(tmp_path / 'model.safetensors', **kwargs)
+    expected = load(state_dict=rounded, **kwargs).state_dict()
+    assert {v.dtype for v in model.state_dict().values()} == {torch.float32, torch.int64}
+    # not equal: timm rounds the sum over the channels, for in_chans=1, to half precision again
+    torch.testing.assert_close(dict(model.state_dict()), dict(expected), rtol=1e-3, atol=1e-5)
+
+
+SHIPPED = {
+    name: Path(file) for name in timm.list_models(module='wavemix', pretrained=True)
+    if (file := timm.get_pretrained_cfg(name).file)}
+CORRECT = {  # of the 500 images of TEST_IMAGES
+    'wavemix_16_5.fashion_mnist': 471,
+    'wavemix_32_5.fashion_mnist': 474,
+    'wavemix_64_5.fashion_mnist': 470,
+    'wavemix_lite_128_7.fashion_mnist': 471,
+    'wavemix_lite_256_7.fashion_mnist': 468,
+}
+TEST_IMAGES = Path(__file__).parents[2] / 'scripts' / 'test_images.png'  # a row of 50 for each class
+
+
+def test_shipped_weights_are_small():
+    sizes = [file.stat().st_size for file in SHIPPED.values()]
+    assert max(sizes) < 20e6 and sum(sizes) < 35e6
+
+
+@pytest.mark.parametrize('name', SHIPPED)
+def test_shipped_weights_keep_their_accuracy(name):
+    model = timm.create_model(name, pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    sheet = Image.open(TEST_IMAGES).convert('RGB')
+    correct = 0
+    for label in range(10):
+        row = [transform(sheet.crop((28 * i, 28 * label, 28 * i + 28, 28 * label + 28))) for i in range(50)]
+        with torch.inference_mode():
+            logits = model(torch.stack(row).contiguous(memory_format=torch.channels_last))
+        correct += (logits.argmax(1) == label).sum().item()
+    assert abs(correct - CORRECT.get(name, 0)) <= 2, correct  # two images for the rounding of other machines
