@@ -67,7 +67,7 @@ def load(source: Optional[Path] = None, download: bool = False) -> Tuple[Fashion
                 # torchvision wants unpacked files in a folder of its own layout
                 raw = Path(root, FashionMNIST.__name__, 'raw')
                 raw.mkdir(parents=True)
-                for name, file in zip(names, files):
+                for file in files:
                     if file.suffix == '.gz':
                         extract_archive(file, raw)
                     else:

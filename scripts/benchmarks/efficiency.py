@@ -87,9 +87,10 @@ def create_cases(
         inference = Case(name, model, batch_size, image_size, precisions=[FP32], modes=[INFERENCE])
         if batch_size > 1:
             cases.append(inference._replace(batch_size=1))
-        if any(hasattr(module, 'reparameterize') for module in model.modules()):
-            deployed = inference._replace(name=reparameterized(name), model=reparameterize_model(model.eval()))
-            cases += [deployed._replace(batch_size=n) for n in sorted({batch_size, 1}, reverse=True)]
+        deployed = reparameterize_model(model.eval())
+        if [type(module) for module in deployed.modules()] != [type(module) for module in model.modules()]:
+            case = inference._replace(name=reparameterized(name), model=deployed)
+            cases += [case._replace(batch_size=n) for n in sorted({batch_size, 1}, reverse=True)]
     return cases, remarks
 
 
@@ -225,13 +226,13 @@ def inference_table(results: Results) -> str:
     """Inference at batch 1 and at the batch size, each model as it is and reparameterized."""
     batch_sizes = sorted({1, results.costs[0].batch_size})
     rows = []
-    for model, name in ((model, name) for model in results.models for name in (model, reparameterized(model))):
+    for plain_name, name in [(m, name) for m in results.models for name in (m, reparameterized(m))]:
         speeds = [results.speed(name, INFERENCE, batch_size=n) for n in batch_sizes]
         if None in speeds:
             continue  # it has no other form
         row = [f'`{name}`']
         for speed in speeds:
-            plain = results.speed(model, INFERENCE, batch_size=speed.batch_size)
+            plain = results.speed(plain_name, INFERENCE, batch_size=speed.batch_size)
             reference = results.speed('resnet18_3x3', INFERENCE, batch_size=speed.batch_size)
             row += [
                 error_kind(speed) or three_digits(speed.images_per_second),
@@ -247,10 +248,10 @@ def batch_table(results: Results, size: int) -> str:
     """Table 6 of the paper."""
     largest = {name: results.cost(name).largest_batch for name in results.models}
     rows = []
-    for name in largest:
+    for name, batches in largest.items():
         row = [f'`{name}`']
         for mode in MODES:
-            ours, theirs = largest[name].get(mode), PAPER[name].largest_batch[mode].get(size)
+            ours, theirs = batches.get(mode), PAPER[name].largest_batch[mode].get(size)
             row += [
                 '–' if ours is None else f'{ours:,}',
                 three_digits(ratio(ours, largest.get('resnet50_3x3', {}).get(mode))),

@@ -17,6 +17,7 @@ def small(monkeypatch):
     monkeypatch.setattr(script, 'PIXELS', 2 * 28 * 28)
 
 
+@pytest.mark.slow
 def test_both_modes_are_measured(small):
     result = script.measure('wavemix_16_5', torch.device('cpu'), rounds=1)
     assert result[:3] == ('wavemix_16_5', 28, 2)

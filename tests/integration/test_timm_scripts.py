@@ -270,7 +270,7 @@ def all_test_images(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.full_test_set
 @pytest.mark.parametrize('name', SHIPPED)
 def test_the_command_on_a_card_gives_the_accuracies_on_it(run, all_test_images, name):
     metrics = yaml.safe_load((ROOT / 'hub_configs' / f'{name}.yaml').read_text())['metrics']

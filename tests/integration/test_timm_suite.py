@@ -44,6 +44,7 @@ def timm_tests(tmp_path_factory):
     return tests
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_timms_model_tests_pass_without_a_skip(timm_tests, tmp_path):
     report = tmp_path / 'report.xml'

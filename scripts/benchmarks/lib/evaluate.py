@@ -1,6 +1,6 @@
 """Top-1 accuracy of a model on a split of an image folder."""
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 import torch
 from timm.data import ImageDataset, create_dataset
@@ -28,7 +28,7 @@ def load_split(data: Path, split: str, **kwargs: Any) -> ImageDataset:
     return create_dataset('', folder, search_split=False, **kwargs)
 
 
-def accuracy(model: nn.Module, dataset: Dataset, device: torch.device = torch.device('cpu')) -> float:
+def accuracy(model: nn.Module, dataset: Dataset, device: Union[str, torch.device] = 'cpu') -> float:
     """Percentage of the images whose class has the highest logit.
 
     Args:

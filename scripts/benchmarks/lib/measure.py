@@ -19,6 +19,7 @@ import time
 import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Union
 
@@ -215,7 +216,7 @@ def largest_batch(fits: Callable[[int], bool]) -> int:
     return 16 * fitting
 
 
-def fits_on_gpu(case: Case, mode: str, batch_size: int, device: torch.device) -> bool:
+def fits_on_gpu(case: Case, mode: str, device: torch.device, batch_size: int) -> bool:
     """Whether a step of this batch runs within the budget on a GPU, beside the two moments of Adam in training."""
     model = case.model.train(mode == TRAIN)
     memory = torch.cuda.get_device_properties(device).total_memory
@@ -254,14 +255,14 @@ def measure_cost(case: Case, cost: Cost, device: torch.device) -> None:
 
     if device.type == 'cuda':
         for mode in MODES:
-            cost.largest_batch[mode] = largest_batch(lambda n: fits_on_gpu(case, mode, n, device))
+            cost.largest_batch[mode] = largest_batch(partial(fits_on_gpu, case, mode, device))
     else:
         weights = 4 * cost.params
         per_image = {TRAIN: cost.saved_bytes[FP32], INFERENCE: inference_bytes(model, x)}
         fixed = {TRAIN: 4 * weights, INFERENCE: weights}  # training has gradients and the two moments of Adam
         for mode in MODES:
-            cost.largest_batch[mode] = largest_batch(
-                lambda n: fixed[mode] + n * per_image[mode] / cost.batch_size <= BUDGET)
+            fitting = (BUDGET - fixed[mode]) / per_image[mode] * cost.batch_size
+            cost.largest_batch[mode] = max(0, int(fitting // 16 * 16))
 
 
 def step_seconds(case: Case, speed: Speed, device: torch.device) -> float:

@@ -53,7 +53,8 @@ def torch_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (AssertionError, RuntimeError) as error:  # a torch without CUDA fails an assertion
-        raise argparse.ArgumentTypeError(f"torch cannot use '{name}' here ({error}): leave it out, or name 'cpu'.")
+        raise argparse.ArgumentTypeError(f"torch cannot use '{name}' here ({error}): leave it out, or name 'cpu'."
+        ) from error
     return device
 
 

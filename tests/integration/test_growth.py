@@ -15,8 +15,7 @@ def test_growth_is_per_pixel():
     for model in script.MODELS:
         for n, size, total in [(4, 32, 4096), (1, 64, 8192)]:
             costs.append(Cost(model, n, size, saved_bytes={'fp32': total}))
-            for mode in script.MODES:
-                speeds.append(Speed(model, n, size, mode, 'fp32', seconds=[1e-9 * total]))
+            speeds += [Speed(model, n, size, mode, 'fp32', seconds=[1e-9 * total]) for mode in script.MODES]
     speeds[-1].error = 'out of memory: so it goes'
     tables = [table for text in script.tables(script.Results(costs, speeds)) for table in markdown_rows(text)]
     assert len(tables) == 3

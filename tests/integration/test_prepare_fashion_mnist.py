@@ -328,8 +328,8 @@ def test_real_data_has_the_published_sizes(tmp_path):
         assert len(images_in(tmp_path / name)) == size
         assert f'{tmp_path / name}: {size} images' in result.stdout
     counts = Counter(file.parent.name for name in ('train', 'validation') for file in images_in(tmp_path / name))
-    assert counts == {name: 6000 for name in CLASSES}
-    assert Counter(file.parent.name for file in images_in(tmp_path / 'test')) == {name: 1000 for name in CLASSES}
+    assert counts == dict.fromkeys(CLASSES, 6000)
+    assert Counter(file.parent.name for file in images_in(tmp_path / 'test')) == dict.fromkeys(CLASSES, 1000)
     # the first ten labels of the test split, as printed in many a tutorial
     labels = {int(file.stem): CLASSES.index(file.parent.name) for file in images_in(tmp_path / 'test')}
     assert [labels[i] for i in range(10)] == [9, 2, 1, 1, 6, 1, 4, 6, 5, 7]
