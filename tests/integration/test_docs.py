@@ -60,7 +60,7 @@ def test_every_shipped_weight_file_has_its_config():
         assert hashlib.sha256(path.read_bytes()).hexdigest() == CONFIGS[path.stem]['weights']['sha256']
 
 
-@pytest.mark.parametrize('name', OWN)
+@pytest.mark.parametrize('name', sorted(OWN))
 def test_recipe_is_in_the_repository(name):
     assert (ROOT / CONFIGS[name]['training']['recipe']).exists()
 
