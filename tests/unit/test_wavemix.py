@@ -15,7 +15,7 @@ from timm.optim import param_groups_layer_decay
 from timm.utils.model import reparameterize_model
 
 import timm_wavemix
-from timm_wavemix.wavemix import Dropout
+from timm_wavemix.layers import Dropout
 
 PARAM_COUNTS = {  # with 10 classes, the figures of the paper's table 1 unrounded
     'wavemix_16_5': 182_442,
@@ -563,7 +563,7 @@ def test_a_config_may_have_images_too_small_for_the_levels():
 
 
 def test_missing_wavelet_extra_is_named_when_the_model_is_made(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'pytorch_wavelets', None)
+    monkeypatch.setitem(sys.modules, 'pywt', None)
     with pytest.raises(ImportError, match=r'pip install timm-wavemix\[wavelets\]'):
         timm.create_model('wavemix_16_5', wavelet='db2')
 
