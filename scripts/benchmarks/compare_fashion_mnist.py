@@ -39,7 +39,6 @@ import torch.nn as nn
 import yaml
 from timm.data import ImageDataset, create_transform
 from timm.loss import LabelSmoothingCrossEntropy
-from timm.models import is_model_in_modules
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import random_seed
@@ -131,7 +130,7 @@ def list_runs(models: Sequence[str], ablation: bool) -> List[Run]:
 
 
 def create(run: Run, num_classes: int, image_size: int) -> nn.Module:
-    """The model, with random weights, for images of this size, without dropout.
+    """The model, with random weights, for images of this size.
 
     Raises:
         ImportError: A library is missing.
@@ -139,8 +138,6 @@ def create(run: Run, num_classes: int, image_size: int) -> nn.Module:
     kwargs = dict(run.kwargs, num_classes=num_classes)
     if timm.get_pretrained_cfg(run.model).fixed_input_size:
         kwargs['img_size'] = image_size
-    if is_model_in_modules(run.model, ('wavemix', 'mixers')):  # the others have none to begin with
-        kwargs['proj_drop_rate'] = 0.
     return timm.create_model(run.model, **kwargs)
 
 

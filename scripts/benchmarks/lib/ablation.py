@@ -6,14 +6,15 @@ the package, and the blocks take the state dict of the package's.
 """
 from collections import OrderedDict
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Type
+from typing import Any, Callable, Dict, Type
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from timm_wavemix.wavelet import low_pass, pad_to_even
-from timm_wavemix.wavemix import WaveletMlp, WaveMixBlock, WaveMixLiteBlock
+from timm_wavemix.layers import WaveletMlp
+from timm_wavemix.wavelet import pad_to_even
+from timm_wavemix.wavemix import WaveMixBlock, WaveMixLiteBlock
 
 
 class AveragePooling(nn.Module):
@@ -23,7 +24,7 @@ class AveragePooling(nn.Module):
         super().__init__()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.pad(low_pass(x), (0, 0, 0, 0, 0, 3 * x.shape[1]))
+        return F.pad(2 * F.avg_pool2d(pad_to_even(x), 2), (0, 0, 0, 0, 0, 3 * x.shape[1]))
 
 
 class LearnedTransform(nn.Conv2d):
@@ -40,35 +41,12 @@ class LearnedTransform(nn.Conv2d):
         return x.unflatten(1, (-1, 4)).transpose(1, 2).flatten(1, 2)
 
 
-class DenseConv2d(nn.Conv2d):
-    """The 2x2 convolution of stride 2 that Haar's transform and the 1x1 convolution after it make together, learned.
-
-    `(B, dim, H, W)` -> `(B, out_channels, ceil(H / 2), ceil(W / 2))`. Up to an orthogonal change of its weights it is
-    the package's layer, initial distribution and speed included.
-    """
-
-    def __init__(self, dim: int, out_channels: int):
-        super().__init__(dim, out_channels, 2, stride=2)
-
-    def forward(self, x: torch.Tensor, extra: Optional[torch.Tensor] = None) -> torch.Tensor:
-        assert extra is None  # cascaded blocks alone have it
-        return super().forward(pad_to_even(x))
-
-
-def dense_block(block: Type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
-    """A block of the package with `DenseConv2d` in place of each transform and the 1x1 convolution after it."""
-    result = block(*args, **kwargs)
-    for module in result.modules():
-        if isinstance(module, WaveletMlp):
-            module.fc1 = DenseConv2d(module.fc1.in_channels // 4, module.fc1.out_channels)
-    return result
-
-
-def mlp_of_coefficients(mlp: WaveletMlp) -> nn.Sequential:
-    """The layers and weights of the MLP without its transform, for coefficients that are there already."""
-    fc1 = nn.Conv2d(mlp.fc1.in_channels, mlp.fc1.out_channels, 1, device='meta')
+def mlp_of_coefficients(mlp: WaveletMlp, **before: nn.Module) -> nn.Sequential:
+    """The layers and weights of the MLP, after other layers and without its own transform."""
+    out_channels, in_channels, *_ = mlp.fc1.weight.shape
+    fc1 = nn.Conv2d(in_channels, out_channels, 1, device='meta')
     fc1.weight, fc1.bias = mlp.fc1.weight, mlp.fc1.bias
-    return nn.Sequential(OrderedDict(mlp.named_children(), fc1=fc1))
+    return nn.Sequential(OrderedDict(before, **dict(mlp.named_children(), fc1=fc1)))
 
 
 class TransformBlock(WaveMixBlock):
@@ -85,13 +63,16 @@ class TransformBlock(WaveMixBlock):
         self.mlps = nn.ModuleList([mlp_of_coefficients(mlp) for mlp in self.mlps])
         self.transforms = nn.ModuleList([transform(dim) for _ in range(levels)])
 
-    def _mix_channels(self, ll: torch.Tensor) -> List[torch.Tensor]:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        height, width = x.shape[-2:]
+        shortcut = ll = x
         outs = []
-        for transform, mlp in zip(self.transforms, self.mlps):
+        for transform, mlp, up in zip(self.transforms, self.mlps, self.ups):
             coefficients = transform(ll)
-            outs.append(mlp(coefficients))
+            outs.append(up(mlp(coefficients))[..., :height, :width])
             ll = coefficients[:, :ll.shape[1]]
-        return outs
+        x = self.act(self.conv_dw(torch.cat(outs, dim=1)))
+        return shortcut + self.drop_path(self.norm(x))
 
 
 class TransformLiteBlock(WaveMixLiteBlock):
@@ -105,11 +86,30 @@ class TransformLiteBlock(WaveMixLiteBlock):
 
     def __init__(self, dim: int, transform: Callable[[int], nn.Module], **kwargs: Any):
         super().__init__(dim, **kwargs)
-        self.mlp = mlp_of_coefficients(self.mlp)
-        self.transform = transform(dim // 4)
+        self.mlp = mlp_of_coefficients(self.mlp, transform=transform(dim // 4))
 
-    def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.mlp(self.transform(self.conv_pw(x)))
+
+class DenseConv2d(nn.Conv2d):
+    """The 2x2 convolution of stride 2 that Haar's transform and the 1x1 convolution after it make together, learned.
+
+    `(B, dim, H, W)` -> `(B, out_channels, ceil(H / 2), ceil(W / 2))`. Up to an orthogonal change of its weights it is
+    the package's layer, initial scale and code path included.
+    """
+
+    def __init__(self, dim: int, out_channels: int):
+        super().__init__(dim, out_channels, 2, stride=2)
+
+    def forward(self, x: torch.Tensor, extra: None = None) -> torch.Tensor:  # cascaded blocks alone have an extra
+        return super().forward(pad_to_even(x))
+
+
+def dense_block(block: Type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
+    """A block of the package with `DenseConv2d` in place of each transform and the 1x1 convolution after it."""
+    result = block(*args, **kwargs)
+    for module in result.modules():
+        if isinstance(module, WaveletMlp):
+            module.fc1 = DenseConv2d(module.fc1.in_channels, module.fc2.in_channels)
+    return result
 
 
 def variants(block: Type[nn.Module]) -> Dict[str, Dict[str, Any]]:

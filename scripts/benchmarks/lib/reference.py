@@ -69,14 +69,14 @@ def authors_class() -> Type[nn.Module]:
 
 
 def authors_model(dim: int, depth: int, device: torch.device) -> nn.Module:
-    """The WaveMix-Lite model of the authors' package `wavemix`, 10 classes, with the stem of the paper."""
+    """The WaveMix-Lite model of the authors' package `wavemix`, 10 classes, with the stem of the paper, no dropout."""
     model = authors_class()(
         num_classes=10,
         depth=depth,
         mult=2,
         ff_channel=dim,
         final_dim=dim,
-        dropout=0.5,
+        dropout=0.,
         level=1,
         initial_conv='strided',
         stride=1,
