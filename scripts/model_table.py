@@ -1,48 +1,60 @@
-"""Print the README's table of models: parameters, GMACs and activations of one image at the model's own size.
+"""Print the README's two tables of models: ours, and those with the authors' weights.
 
-GMACs and activations are counted by fvcore, as in timm's benchmark.py, over the operations that really run.
-fvcore does not count the Fourier transforms of the FNets.
-Accuracies are those of hub_configs/, marked where they are claims of others.
+GMACs are those of one image at the model's own size, counted by fvcore as in timm's benchmark.py. fvcore does not count
+the Fourier transforms of the FNets. Data sets and accuracies are those of hub_configs/.
 """
 import logging
 from pathlib import Path
+from typing import List
 
 import timm
 import torch
 import yaml
-from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
+from fvcore.nn import FlopCountAnalysis
 
 import timm_wavemix  # noqa: F401  registers the models
 
-HUB_CONFIGS = Path(__file__).parent.parent / 'hub_configs'
+HUB_CONFIGS = Path(__file__).parents[1] / 'hub_configs'
 
 
 def row(name: str) -> str:
     """The line of one model, by its name with tag."""
     model = timm.create_model(name).eval()
     size = model.pretrained_cfg['input_size']
-    x = torch.zeros(1, *size)
     params = sum(p.numel() for p in model.parameters()) / 1e6
-    gmacs = FlopCountAnalysis(model, x).total() / 1e9
-    activations = ActivationCountAnalysis(model, x).total() / 1e6
-    config, top1 = HUB_CONFIGS / f'{name}.yaml', 'no weights'
-    if config.exists():
-        metrics = yaml.safe_load(config.read_text())['metrics']
-        top1 = f"{metrics['top1']:.2f} %{' (claim)' if 'source' in metrics else ''}"
-    name = name.removesuffix('.untrained')
-    return f'| `{name}` | {params:.2f} | {gmacs:.3f} | {activations:.2f} | {"x".join(map(str, size))} | {top1} |'
+    gmacs = FlopCountAnalysis(model, torch.zeros(1, *size)).total() / 1e9
+    file = HUB_CONFIGS / f'{name}.yaml'
+    if file.exists():
+        config = yaml.safe_load(file.read_text(encoding='utf-8'))
+        metrics = config['metrics']
+        dataset, top1 = config['dataset']['name'], f'{metrics["top1"]:.2f}'
+        source = metrics.get('source', f'[measured](hub_configs/{file.name})')
+        if 'note' in metrics:
+            source += f', {metrics["note"].partition(";")[0]}'
+    else:
+        dataset, top1, source = '–', '–', 'no weights'
+    cells = (
+        f'`{name.removesuffix(".untrained")}`', f'{params:.2f}', f'{gmacs:.3f}', 'x'.join(map(str, size)), dataset, top1,
+        source)
+    return f'| {" | ".join(cells)} |'
 
 
-def table() -> str:
-    """The table in Markdown, a line for each registered model and tag."""
-    lines = [
-        '| model | params (M) | GMACs | activations (M) | input | top-1 |',
-        '|---|---|---|---|---|---|',
-    ]
+def table(names: List[str]) -> str:
+    """A table in Markdown, a line for each of these models."""
+    header = '| model | params (M) | GMACs | input | data set | top-1 (%) | where the figure comes from |'
+    return '\n'.join([header, '|---|---|---|---|---|---|---|', *map(row, names)])
+
+
+def tables() -> List[str]:
+    """The table of our models, and that of the authors' weights."""
     names = [name for module in ('wavemix', 'mixers') for name in timm.list_models(module=module, include_tags=True)]
-    return '\n'.join(lines + [row(name) for name in names])
+    official = {name for name in names if timm.get_pretrained_cfg(name).hf_hub_id}
+    return [
+        table([name for name in names if name not in official]),
+        table([name for name in names if name in official]),
+    ]
 
 
 if __name__ == '__main__':
     logging.getLogger('fvcore').setLevel(logging.ERROR)  # it warns of each operation that counts as free
-    print(table())
+    print(*tables(), sep='\n\n')
