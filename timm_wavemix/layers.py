@@ -208,6 +208,7 @@ class OverlapAddConvTranspose2d(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int, device=None, dtype=None):
         super().__init__()
         conv = nn.ConvTranspose2d(in_channels, out_channels, stride + 2, stride, padding=1, device=device, dtype=dtype)
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.weight, self.bias = conv.weight, conv.bias
         self.overlap_add = OverlapAdd(stride)
 
@@ -229,7 +230,7 @@ class OverlapAddConvTranspose2d(nn.Module):
         return nn.Sequential(_stock_conv2d(weight.detach(), bias.detach()), self.overlap_add).train(self.training)
 
     def extra_repr(self) -> str:
-        return f'{self.weight.shape[0]}, {self.weight.shape[1]}'
+        return f'{self.in_channels}, {self.out_channels}'
 
 
 def conv_transpose2d(in_channels: int, out_channels: int, stride: int, device=None, dtype=None) -> nn.Module:
