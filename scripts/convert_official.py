@@ -12,7 +12,7 @@ import timm
 import yaml
 from timm.models._hub import save_for_hf
 
-from timm_wavemix.hub import hub_configs, make_card
+from timm_wavemix.cards import hub_configs, make_card, read_facts
 
 
 def convert(name: str, folder: Path, repo_id: str, checkpoint: Optional[Path] = None) -> None:
