@@ -237,6 +237,10 @@ class HubServer:
                 }
                 for file in request.json['files']])
 
+        @app.get('/api/models/<owner>/<name>/xet-write-token/<path:revision>')
+        def xet_token(owner, name, revision):
+            fail(404, 'There is no Xet here')
+
         @app.post('/<owner>/<name>.git/info/lfs/objects/batch')
         def lfs_batch(owner, name):
             writable(f'{owner}/{name}')

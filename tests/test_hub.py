@@ -12,7 +12,6 @@ import pytest
 import timm
 import torch
 import yaml
-from PIL import Image
 from safetensors.torch import load
 from timm.models._hub import save_for_hf
 
