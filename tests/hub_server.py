@@ -74,6 +74,7 @@ class HubServer:
         self.pages: Dict[str, int] = {}  # by endpoint, the status of an HTML page in place of each answer
         self.collections: Dict[str, Tuple[dict, List[str]]] = {}  # by slug
         self.cuts: Dict[str, int] = {}  # by endpoint, the byte of each body after which the connection is cut
+        self.xet_storage: Optional[str] = None
         self.before_commit = lambda: None
         self.after_commit: Callable[[Response], Response] = lambda response: response  # what becomes of the answer
         self.store = lambda content: content  # what the storage makes of an upload
@@ -113,7 +114,7 @@ class HubServer:
 
         def readable(repo_id: str) -> Repo:
             who, repo = account(), self.repos.get(repo_id)
-            if repo is None or repo.private and who not in ('write', 'read'):
+            if repo is None or (repo.private and who not in ('write', 'read')):
                 # as the Hub: it does not tell whether there is one
                 fail(404 if who else 401, 'Repository not found', 'RepoNotFound')
             return repo
@@ -239,7 +240,9 @@ class HubServer:
 
         @app.get('/api/models/<owner>/<name>/xet-write-token/<path:revision>')
         def xet_token(owner, name, revision):
-            fail(404, 'There is no Xet here')
+            if self.xet_storage is None:
+                fail(404, 'There is no Xet here')
+            return jsonify(accessToken='token', exp=2**32, casUrl=self.xet_storage)
 
         @app.post('/<owner>/<name>.git/info/lfs/objects/batch')
         def lfs_batch(owner, name):

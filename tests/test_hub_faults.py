@@ -3,15 +3,14 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
+import time
 from importlib.util import find_spec
 
 import pytest
 from flask import Response, abort
-from hub_server import HubServer
 
+from hub_server import HubServer
 from timm_wavemix import hub
 
 NAME = 'wavemix_16_5.fashion_mnist'
@@ -47,7 +46,8 @@ LOST_ANSWERS = {
 
 
 @pytest.mark.parametrize('answer', LOST_ANSWERS.values(), ids=LOST_ANSWERS)
-@pytest.mark.parametrize('where', [[], ['--revision', 'branch'], ['--create-pr']], ids=['main', 'branch', 'pull request'])
+@pytest.mark.parametrize(
+    'where', [[], ['--revision', 'branch'], ['--create-pr']], ids=['main', 'branch', 'pull request'])
 def test_commit_whose_answer_is_lost_is_found_and_read_back(server, push, answer, where):
     server.after_commit = answer
     code, out, err = push(NAME, '--repo-id', 'org/model', *where)
@@ -316,44 +316,36 @@ def test_expired_link_to_the_storage_is_not_the_token(server, push):
 
 
 def test_server_that_nobody_listens_on(push, server, monkeypatch):
-    monkeypatch.setattr(hub.HfApi.__init__, '__defaults__', ('http://127.0.0.1:9', *hub.HfApi.__init__.__defaults__[1:]))
+    defaults = hub.HfApi.__init__.__defaults__
+    monkeypatch.setattr(hub.HfApi.__init__, '__defaults__', ('http://127.0.0.1:9', *defaults[1:]))
     code, _, err = push(NAME, '--repo-id', 'org/model')
     assert code == 1 and err.splitlines()[-1].endswith('check the network, and HF_ENDPOINT if it is set.')
 
 
-XET = """
-import sys
-from timm_wavemix import hub
-hub.SLOW_UPLOAD = 1
-hub.main(sys.argv[1:], prog='push')
-"""
-with_xet = pytest.mark.skipif(
-    not hasattr(hub.constants, 'HF_HUB_DISABLE_XET') or find_spec('hf_xet') is None, reason='needs hf_xet')
+@pytest.mark.skipif(not hasattr(hub.constants, 'HF_HUB_DISABLE_XET') or not find_spec('hf_xet'), reason='needs hf_xet')
+@pytest.mark.parametrize('failures, storage, message', [
+    ({}, None, 'the Hub gives no access to Xet (HTTP status 404): set HF_HUB_DISABLE_XET=1 to do without it.'),
+    ({'xet_token': 503}, None, 'the Hub gives no access to Xet (HTTP status 503): set HF_HUB_DISABLE_XET=1'),
+    ({}, 'http://127.0.0.1:9', 'the storage of Xet at http://127.0.0.1:9 cannot be reached ('),
+], ids=['no Xet', '503', 'unreachable storage'])
+def test_xet_that_is_not_there_is_told_of_at_once(server, python, failures, storage, message):
+    server.failures.update(failures)
+    server.xet_storage = storage
+    command = '-m', 'timm_wavemix', 'push', NAME, '--repo-id', 'org/model'
+    start = time.monotonic()
+    result = python(*command, HF_HUB_DISABLE_XET='0')
+    assert result.returncode == 1 and time.monotonic() - start < 60
+    assert f'Nothing was published: {message}' in result.stderr and result.stderr.count('\n') == 1
+    assert 'set HF_HUB_DISABLE_XET=1 to do without it.' in result.stderr
+    assert python(*command, HF_HUB_DISABLE_XET='1').returncode == 0
 
 
-@with_xet
-def test_server_without_xet_names_the_variable(server, python):
-    result = python('-c', XET, NAME, '--repo-id', 'org/model', HF_HUB_DISABLE_XET='0')
-    if result.returncode:  # a version that does not fall back to LFS by itself
-        last = result.stderr.splitlines()[-1]
-        assert 'Nothing was published: ' in last and 'set HF_HUB_DISABLE_XET=1 to do without it.' in last
-    assert python('-c', XET, NAME, '--repo-id', 'org/model', HF_HUB_DISABLE_XET='1').returncode == 0
-
-
-@with_xet
-def test_xet_that_tries_again_and_again_is_told_of_and_can_be_broken_off(server, tmp_path):
-    server.failures['xet_token'] = 503
-    env = {**os.environ, 'HF_HUB_DISABLE_XET': '0', 'HF_HOME': str(tmp_path)}
-    command = [sys.executable, '-c', XET, NAME, '--repo-id', 'org/model']
-    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        for line in process.stderr:
-            if 'set HF_HUB_DISABLE_XET=1' in line:
-                break
-        else:
-            pytest.skip('this version has no Xet of its own, or gives up at once')
-        process.send_signal(signal.SIGINT)
-        last = process.stderr.readlines()[-1]
-    assert process.returncode == 130 and last.startswith('push: Broken off: nothing was published.')
+def test_slow_xet_is_told_of(monkeypatch, capsys):
+    monkeypatch.setattr(hub, '_uses_xet', lambda: True)
+    monkeypatch.setattr(hub, 'SLOW_UPLOAD', 0.1)
+    with hub._tell_of_slow_xet():
+        threading.Event().wait(1)
+    assert 'start it again with HF_HUB_DISABLE_XET=1' in capsys.readouterr().err
 
 
 # every weight of the package

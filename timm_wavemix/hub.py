@@ -10,6 +10,7 @@ import fnmatch
 import hashlib
 import importlib.util
 import json
+import re
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import timm
 import torch
@@ -36,7 +37,10 @@ from huggingface_hub.utils import (
     HFValidationError,
     OfflineModeIsEnabled,
     RevisionNotFoundError,
+    build_hf_headers,
     disable_progress_bars,
+    get_session,
+    hf_raise_for_status,
     validate_repo_id,
 )
 from PIL import Image
@@ -63,6 +67,7 @@ HPARAMS = 'train_hparams.yaml'  # as timm's own repositories have it
 PLACES = (  # arguments of train.py that tell where it ran, not how
     'data', 'data_dir', 'output', 'resume', 'initial_checkpoint', 'pretrained_path', 'config', 'device', 'local_rank',
     'rank', 'world_size', 'distributed')
+XET_TIMEOUT = 10  # seconds
 SLOW_UPLOAD = 20  # seconds after which a transfer by Xet is told of
 WAITS = 0, 2, 4  # seconds before each look for a commit whose answer was lost: a slow server may still make it
 
@@ -170,6 +175,10 @@ def _load_folder(folder: Path) -> Source:
         config['architecture'], f"The config.json of '{folder}' names the architecture '{config['architecture']}', it")
     with _blame(f"The config.json of '{folder}' gives no model, write it with timm.models.save_for_hf"):
         model = timm.create_model(f'local-dir:{folder}')
+    if config.get('num_classes', model.num_classes) != model.num_classes:
+        raise ValueError(
+            f"The config.json of '{folder}' says num_classes {config['num_classes']} and builds a model of "
+            f'{model.num_classes}: write the folder with timm.models.save_for_hf.')
     return _fill(model, _read_weights(folder), folder, config.get('model_args') or {})
 
 
@@ -417,6 +426,8 @@ def upload(
             print(f'There already, nothing was sent: {there.url}')
             return there
         files: List[Any] = [CommitOperationAdd(name, folder / name) for name in hashes]
+        if _uses_xet():
+            _check_xet(api, repo_id, revision, create_pr)
         with _tell_of_slow_xet():
             # apart from the commit, so that what the server would leave out is known before
             api.preupload_lfs_files(repo_id, files, revision=revision, create_pr=create_pr, free_memory=False)
@@ -488,12 +499,30 @@ def _left(api: HfApi, repo_id: str, revision: Optional[str], missing: List[str])
     return ''
 
 
+def _check_xet(api: HfApi, repo_id: str, revision: Optional[str], create_pr: bool) -> None:
+    """Ask for what hf_xet needs: where it is missing, hf_xet tries for minutes, in silence and deaf to Ctrl-C."""
+    token = get_session().get(
+        f'{api.endpoint}/api/models/{repo_id}/xet-write-token/{quote(revision or "main", safe="")}',
+        headers=build_hf_headers(),
+        params={'create_pr': '1'} if create_pr else None,
+        timeout=XET_TIMEOUT,
+    )
+    hf_raise_for_status(token)
+    storage = token.json()['casUrl']
+    try:
+        get_session().head(storage, timeout=XET_TIMEOUT)
+    except Exception as error:
+        raise RuntimeError(
+            f'the storage of Xet at {storage} cannot be reached ({_reason(error)}): set HF_HUB_DISABLE_XET=1 to do '
+            'without it.') from None
+
+
 @contextmanager
 def _tell_of_slow_xet() -> Iterator[None]:
-    """Break the silence in which hf_xet tries again for minutes where it cannot reach its storage."""
+    """Break the silence of hf_xet."""
     hint = threading.Timer(SLOW_UPLOAD, lambda: print(
-        f'The transfer by Xet has taken {SLOW_UPLOAD} seconds so far: if the server or the network has none, break it '
-        'off and set HF_HUB_DISABLE_XET=1.', file=sys.stderr))
+        f'The transfer by Xet has taken {SLOW_UPLOAD} seconds so far: if nothing moves, stop it and start it again '
+        'with HF_HUB_DISABLE_XET=1.', file=sys.stderr))
     hint.daemon = True
     if _uses_xet():
         hint.start()
@@ -806,7 +835,7 @@ def explain(error: BaseException, repo_id: str) -> str:
         return f"the Hub's answer lacks what it should have ({reason}): run it again later."
     if kind == 'ProxyError':
         return f'the proxy does not let you through to the Hub ({reason}): check HTTPS_PROXY.'
-    if 'xet' in reason.lower() or 'xorb' in reason.lower():
+    if 'HF_HUB_DISABLE_XET' not in reason and re.search('xet|xorb', reason, re.IGNORECASE):
         return f'the transfer by Xet failed ({reason}): set HF_HUB_DISABLE_XET=1 to do without it.'
     if isinstance(error, (OfflineModeIsEnabled, RuntimeError, ValueError)):
         return reason
