@@ -68,6 +68,7 @@ PLACES = (  # arguments of train.py that tell where it ran, not how
     'data', 'data_dir', 'output', 'resume', 'initial_checkpoint', 'pretrained_path', 'config', 'device', 'local_rank',
     'rank', 'world_size', 'distributed')
 XET_TIMEOUT = 10  # seconds
+SYSTEM_ERRORS = errno.ENOENT, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOSPC, errno.EDQUOT  # no fault of a file
 SLOW_UPLOAD = 20  # seconds after which a transfer by Xet is told of
 WAITS = 0, 2, 4  # seconds before each look for a commit whose answer was lost: a slow server may still make it
 
@@ -107,7 +108,7 @@ def _blame(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if getattr(error, 'errno', None):  # the system's, such as a full disk
+        if getattr(error, 'errno', None) in SYSTEM_ERRORS:
             raise
         raise ValueError(f'{what}: {_reason(error)}') from error
 
@@ -175,10 +176,11 @@ def _load_folder(folder: Path) -> Source:
         config['architecture'], f"The config.json of '{folder}' names the architecture '{config['architecture']}', it")
     with _blame(f"The config.json of '{folder}' gives no model, write it with timm.models.save_for_hf"):
         model = timm.create_model(f'local-dir:{folder}')
-    if config.get('num_classes', model.num_classes) != model.num_classes:
+    built = getattr(model, 'num_classes', None)
+    if config.get('num_classes', built) != built:
         raise ValueError(
             f"The config.json of '{folder}' says num_classes {config['num_classes']} and builds a model of "
-            f'{model.num_classes}: write the folder with timm.models.save_for_hf.')
+            f'{built}: write the folder with timm.models.save_for_hf.')
     return _fill(model, _read_weights(folder), folder, config.get('model_args') or {})
 
 
