@@ -68,6 +68,7 @@ class HubServer:
     def reset(self) -> None:
         self.repos: Dict[str, Repo] = {}
         self.objects: Dict[str, bytes] = {}  # by sha256
+        self.files: Dict[str, bytes] = {}  # what other servers have
         self.requests: List[str] = []
         self.accounts = {'hf_write': 'write', 'hf_read': 'read', 'hf_stranger': 'stranger'}
         self.failures: Dict[str, int] = {}  # by endpoint, the status of each answer
@@ -141,6 +142,10 @@ class HubServer:
                 connection.shutdown(socket.SHUT_RDWR)
 
             return Response(part(), response.status, response.headers)
+
+        @app.get('/files/<name>')
+        def file(name):
+            return Response(self.files[name], mimetype='application/octet-stream')
 
         @app.get('/api/whoami-v2')
         def whoami():

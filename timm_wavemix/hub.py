@@ -113,13 +113,14 @@ def _blame(what: str) -> Iterator[None]:
         raise ValueError(f'{what}: {_reason(error)}') from error
 
 
-def load_source(source: str, use_ema: bool = False) -> Source:
+def load_source(source: str, use_ema: bool = False, weights: Optional[Path] = None) -> Source:
     """Load what is to be published.
 
     Args:
         source: Name of a registered model with weights, a checkpoint of timm's train.py, or a folder of
             `timm.models.save_for_hf`. A name goes before a path.
         use_ema: Take the EMA weights of a checkpoint.
+        weights: File of the weights of a name, in place of the package's or the Hub's.
 
     Raises:
         OSError: There is no such file, or it cannot be read.
@@ -127,7 +128,7 @@ def load_source(source: str, use_ema: bool = False) -> Source:
             that would run code, not of this model or not finite, or it has none of the kind asked for.
     """
     if timm.is_model(source):
-        loaded = _load_name(source)
+        loaded = _load_name(source, weights)
     elif Path(source).is_dir():
         loaded = _load_folder(Path(source))
     elif Path(source).is_file():
@@ -160,13 +161,13 @@ def load_checkpoint(file: Path, use_ema: bool = False) -> Tuple[nn.Module, Dict[
     return loaded.model, loaded.model_args
 
 
-def _load_name(name: str) -> Source:
+def _load_name(name: str, weights: Optional[Path]) -> Source:
     _check_architecture(name, f"'{name}'")
     cfg = registered_cfg(name)
     if not cfg.has_weights:
         raise ValueError(f"'{name}' has no weights: train it and push the checkpoint.")
     # the package's file goes before the Hub's, wherever TIMM_WAVEMIX_HUB_ORG points
-    file = cfg.file or hf_hub_download(str(cfg.hf_hub_id), str(cfg.hf_hub_filename))
+    file = weights or cfg.file or hf_hub_download(str(cfg.hf_hub_id), str(cfg.hf_hub_filename))
     return _fill(timm.create_model(name), _read_weights(Path(file)), name)
 
 
@@ -289,14 +290,14 @@ def build(
         folder: Path,
         use_ema: bool = False,
         config: Optional[Path] = None,
+        weights: Optional[Path] = None,
 ) -> List[str]:
     """Write the files of a repository, and check that timm gets from them what the source's file holds.
 
     Args:
-        source: As of `load_source`.
+        source, use_ema, weights: As of `load_source`.
         repo_id: Repository that the files are for.
         folder: Where to write them.
-        use_ema: Take the EMA weights of a checkpoint.
         config: YAML file with what the model can't know. The default is that of hub_configs/ if `source` is a name.
 
     Returns:
@@ -310,7 +311,7 @@ def build(
         published = hub_configs() / f'{_full_name(source)}.yaml'
         config = published if published.exists() else None
     facts = read_facts(config) if config else {}
-    loaded = load_source(source, use_ema)
+    loaded = load_source(source, use_ema, weights)
     model = cast(TokenMixer, loaded.model)  # as load_source has checked
     names = _label_names(model, facts, source, config)
     config_of(model).pop('label_names', None)  # save_for_hf would write them twice
