@@ -8,9 +8,8 @@ step takes too long, is reported as such.
 
 Memory is what the forward pass keeps for the backward pass, which is most of what training takes: the bytes of every
 storage that autograd saves, parameters and buffers left out, but not the copies of parameters that autocast makes in
-bf16. The WaveMix blocks always compute part of their forward pass again in the backward pass rather than keep what it
-needs, which the other models do only with set_grad_checkpointing. GMACs are those of a forward pass of one image, half
-of what torch's FlopCounterMode counts: matrix products and convolutions, not the Fourier transforms of the FNets.
+bf16. No model computes part of its forward pass again unless set_grad_checkpointing asks. GMACs are those of a forward
+pass of one image, half of what torch's FlopCounterMode counts: matrix products and convolutions, not the Fourier transforms of the FNets.
 """
 import math
 import re
