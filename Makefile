@@ -28,7 +28,8 @@ test-all: $(VENV)/test
 test-lowest: $(LOWEST)/test
 	$(call bin,$(LOWEST))/python -m pytest -m "not slow and not recent_torch" tests/unit/test_wavelet.py \
 		tests/unit/test_wavemix.py tests/unit/test_mixers.py tests/integration/test_pretrained.py \
-		tests/integration/test_hub.py
+		tests/integration/test_hub.py tests/integration/test_hub_faults.py tests/integration/test_hub_input.py \
+		tests/integration/test_cards.py
 
 # ruff, and mypy for the types that py.typed promises.
 lint: $(VENV)/lint

@@ -2,21 +2,46 @@
 
 `timm.create_model('local-dir:FOLDER', pretrained=True)` loads it, `python -m timm_wavemix push FOLDER` publishes it.
 A pickle that would run code is refused.
+
+With --verify, and where the Hub can be reached, each of the authors' files is downloaded and compared: its logits with
+those of their package (`pip install wavemix`), and for CIFAR-10 its accuracy on the test images, which are downloaded
+too, with the authors' figure. NAME limits it to one file.
 """
 import argparse
+import shutil
 import sys
 from pathlib import Path
-from typing import Optional
+from tempfile import TemporaryDirectory
+from typing import List, Optional
 
 import timm
-import yaml
-from timm.models._hub import save_for_hf
+import torch
+from evaluation import accuracy
+from huggingface_hub import hf_hub_download
+from references import authors_class
+from timm.data import create_transform, resolve_model_data_config
+from torch import nn
+from torchvision.datasets import CIFAR10
 
-from timm_wavemix.hub import hub_configs, make_card
+from timm_wavemix import hub
+from timm_wavemix.cards import hub_configs, read_facts, registered_cfg
+
+MAX_LOGIT_ERROR = 1e-4  # of the norm of the authors' logits
+MAX_TOP1_ERROR = 0.05  # points: their figure has two digits
+
+
+def published() -> List[str]:
+    """The models and tags whose weights the authors publish."""
+    return [n for n in timm.list_models(module='wavemix', pretrained=True) if registered_cfg(n).hf_hub_id]
+
+
+def _check_name(name: str) -> None:
+    if name not in published():
+        raise ValueError(f'The authors published no weights of {name}: choose from {", ".join(published())}.')
 
 
 def convert(name: str, folder: Path, repo_id: str, checkpoint: Optional[Path] = None) -> None:
-    """Write the folder of a model and tag.
+    """Write the folder of a model and tag, whole or not at all.
 
     Args:
         name: Model and tag, such as 'wavemix_192_16_l3_p4.in1k'.
@@ -25,31 +50,106 @@ def convert(name: str, folder: Path, repo_id: str, checkpoint: Optional[Path] = 
         checkpoint: Local copy of the authors' file, fetched from the Hub if None.
 
     Raises:
-        ValueError: The authors published no weights of this name, or the checkpoint is not one of this model.
-        RuntimeError: The checkpoint cannot be read without running code.
+        OSError: The file is not there, or the folder cannot be written.
+        ValueError: The authors published no weights of this name, or the checkpoint is not one of this model, or cannot
+            be read without running code.
     """
-    published = [n for n in timm.list_models(module='wavemix', pretrained=True) if timm.get_pretrained_cfg(n).hf_hub_id]
-    if name not in published:
-        raise ValueError(f'The authors published no weights of {name}: choose from {", ".join(published)}.')
-    overlay = {'file': str(checkpoint)} if checkpoint else None
-    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
-    save_for_hf(model, folder, safe_serialization=True)
-    facts = yaml.safe_load((hub_configs() / f'{name}.yaml').read_text(encoding='utf-8'))
-    make_card(model, repo_id, facts).save(folder / 'README.md')
+    _check_name(name)
+    with TemporaryDirectory() as temporary:
+        hub.build(name, repo_id, Path(temporary), weights=checkpoint)
+        shutil.copytree(temporary, folder, dirs_exist_ok=True)
 
 
-if __name__ == '__main__':
+def authors_model(model: nn.Module) -> nn.Module:
+    """The model of the authors' package that one of ours is, with random weights."""
+    convs = [module for module in model.stem if isinstance(module, nn.Conv2d)]
+    stem = (
+        dict(initial_conv='pachify', patch_size=convs[2].kernel_size[0]) if len(convs) == 3 else
+        dict(initial_conv='strided', stride=convs[0].stride[0]))
+    return authors_class()(
+        num_classes=model.num_classes, depth=len(model.blocks), level=model.levels, final_dim=model.num_features,
+        ff_channel=model.num_features, **stem)
+
+
+def logit_error(name: str, file: Path) -> float:
+    """Difference between our logits and those of the authors' package, as a share of the norm of theirs.
+
+    Raises:
+        ValueError: The file is not of this model.
+    """
+    model = hub.load_source(name, weights=file).model
+    theirs = authors_model(model)
+    weights = torch.load(file, map_location='cpu', weights_only=True)
+    theirs.load_state_dict(weights.get('state_dict', weights))
+    images = torch.randn(2, *registered_cfg(name).input_size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = theirs.eval()(images)
+        return ((model(images) - expected).norm() / expected.norm()).item()
+
+
+def verify(names: List[str], data: Path) -> bool:
+    """Compare the authors' files with their package and their figures, and print a line for each.
+
+    Args:
+        names: Models and tags.
+        data: Folder for CIFAR-10, which is downloaded if it is not there.
+
+    Returns:
+        Whether all are as they should be.
+
+    Raises:
+        OSError, RuntimeError, ValueError: A file cannot be fetched or is not of its model.
+    """
+    all_right = True
+    for name in names:
+        cfg = registered_cfg(name)
+        file = Path(hf_hub_download(str(cfg.hf_hub_id), str(cfg.hf_hub_filename)))
+        error = logit_error(name, file)
+        right = error <= MAX_LOGIT_ERROR
+        line = f"{name}: logits {'are' if right else 'are NOT'} those of the authors' package (error {error:.1e})"
+        if name.endswith('.cifar10'):
+            model = hub.load_source(name, weights=file).model
+            transform = create_transform(**resolve_model_data_config(model))
+            top1 = accuracy(model, CIFAR10(data, train=False, download=True, transform=transform))
+            claim = float(read_facts(hub_configs() / f'{name}.yaml')['metrics']['top1'])
+            as_claimed = abs(top1 - claim) <= MAX_TOP1_ERROR
+            line += f", top-1 {top1:.2f} % {'as' if as_claimed else 'is NOT'} the authors' {claim:.2f} %"
+            right = right and as_claimed
+        print(line, flush=True)
+        all_right = all_right and right
+    return all_right
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('name', help='model and tag, such as wavemix_192_16_l3_p4.in1k')
-    parser.add_argument('folder', type=Path, help='folder to write')
+    parser.add_argument('name', nargs='?', help='model and tag, such as wavemix_192_16_l3_p4.in1k')
+    parser.add_argument('folder', nargs='?', type=Path, help='folder to write')
     parser.add_argument(
-        '--repo-id', metavar='ORG/NAME', required=True, help='where you will push it, for the examples on the card')
+        '--repo-id', metavar='ORG/NAME', help='where you will push it, for the examples on the card')
     parser.add_argument('--checkpoint', type=Path, help="local copy of the authors' .pth, in place of the Hub's")
+    parser.add_argument('--verify', action='store_true', help="compare the authors' files, write nothing")
+    parser.add_argument(
+        '--data-dir', type=Path, default=Path(torch.hub.get_dir()) / 'datasets',
+        help='folder for CIFAR-10 (default: %(default)s)')
     args = parser.parse_args()
+    if args.verify and (args.folder or args.repo_id or args.checkpoint):
+        parser.error('--verify goes with NAME and --data-dir only.')
+    if not args.verify and not (args.name and args.folder and args.repo_id):
+        parser.error('the following arguments are required: name, folder, --repo-id (or --verify)')
     if args.checkpoint and not args.checkpoint.is_file():
         parser.error(f"--checkpoint: there is no file '{args.checkpoint}'.")
     try:
-        convert(**vars(args))
+        if args.verify:
+            if args.name:
+                _check_name(args.name)
+            if not verify([args.name] if args.name else published(), args.data_dir):
+                sys.exit(f'{parser.prog}: not all files are as they should be.')
+            return
+        convert(args.name, args.folder, args.repo_id, args.checkpoint)
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"{parser.prog}: {' '.join(str(error).split())}")
     print(f'{args.folder}: {", ".join(sorted(path.name for path in args.folder.iterdir()))}')
+
+
+if __name__ == '__main__':
+    main()

@@ -2,8 +2,12 @@
 import os
 import re
 import socket
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -37,3 +41,82 @@ def fashion_mnist(tmp_path_factory):
             for i in columns:
                 sheet.crop((28 * i, 28 * label, 28 * i + 28, 28 * label + 28)).save(folder / f'{i}.png')
     return data
+
+
+# a Hub that runs here
+
+
+@pytest.fixture(scope='session')
+def running():
+    from hub_server import HubServer
+    server = HubServer(HUB_SOCKET)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def server(running, monkeypatch):
+    """The server, empty, and a client that waits for nothing before it tries again."""
+    running.reset()
+    monkeypatch.setenv('HF_TOKEN', 'hf_write')
+    impatient = SimpleNamespace(**{**vars(time), 'sleep': lambda seconds: None})
+    for module in ('huggingface_hub.utils._http', 'huggingface_hub.file_download', 'timm_wavemix.hub'):
+        monkeypatch.setattr(f'{module}.time', impatient)
+    return running
+
+
+@pytest.fixture
+def model():
+    import timm
+    import torch
+
+    import timm_wavemix  # noqa: F401  registers the models
+    torch.manual_seed(0)
+    return timm.create_model('wavemix_16_5', num_classes=7).eval()
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    """The model as timm saves it."""
+    from timm.models._hub import save_for_hf
+    save_for_hf(model, tmp_path / 'model', safe_serialization=True, model_args={'num_classes': 7})
+    return tmp_path / 'model'
+
+
+@pytest.fixture
+def push(capsys):
+    """Run the command, and return its exit status, its output and what it writes to stderr."""
+    from timm_wavemix import hub
+
+    def run(*args):
+        capsys.readouterr()
+        code = 0
+        try:
+            hub.main([str(arg) for arg in args], prog='push')
+        except SystemExit as e:
+            code = e.code
+        out, err = capsys.readouterr()
+        return (1, out, f'{code}\n') if isinstance(code, str) else (code, out, err)  # as Python does
+    return run
+
+
+@pytest.fixture
+def pull(tmp_path):
+    """Create a model from the server, past the cache of other tests."""
+    import timm
+
+    def run(repo_id='org/model', **kwargs):
+        kwargs.setdefault('cache_dir', tmp_path / 'cache')
+        return timm.create_model(f'hf-hub:{repo_id}', pretrained=True, **kwargs).eval()
+    return run
+
+
+@pytest.fixture
+def python(server, tmp_path):
+    """Run code in a process with a cache of its own."""
+    def run(*args, **env):
+        env = {**os.environ, 'HF_HOME': str(tmp_path / 'home'), **env}
+        return subprocess.run(
+            [sys.executable, *map(str, args)], env=env, capture_output=True, text=True, timeout=120,
+            cwd=TEST_IMAGES.parents[1])
+    return run

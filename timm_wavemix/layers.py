@@ -111,8 +111,10 @@ def _stock_conv2d(weight: torch.Tensor, bias: Optional[torch.Tensor], stride: in
 @torch.fx.wrap  # no tracer can follow control flow that depends on the device
 def dropout(x: torch.Tensor, p: float, training: bool) -> torch.Tensor:
     """`F.dropout`, quicker in eager mode on a CPU, where the rate is a multiple of 2^-16, but neither 0 nor 1."""
-    if not training or p in (0., 1.) or x.device.type != 'cpu' or torch.jit.is_scripting() or \
-            torch.jit.is_tracing() or torch.compiler.is_compiling():
+    if torch.jit.is_scripting():
+        return F.dropout(x, p, training)
+    if not training or p in (0., 1.) or x.device.type != 'cpu' or torch.jit.is_tracing() or \
+            torch.compiler.is_compiling():
         return F.dropout(x, p, training)
     # To draw the mask takes torch longer than the rest of an MLP: it draws one number after the other, on one thread.
     # Here each of them is good for four elements.
@@ -208,6 +210,7 @@ class OverlapAddConvTranspose2d(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int, device=None, dtype=None):
         super().__init__()
         conv = nn.ConvTranspose2d(in_channels, out_channels, stride + 2, stride, padding=1, device=device, dtype=dtype)
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.weight, self.bias = conv.weight, conv.bias
         self.overlap_add = OverlapAdd(stride)
 
@@ -229,7 +232,7 @@ class OverlapAddConvTranspose2d(nn.Module):
         return nn.Sequential(_stock_conv2d(weight.detach(), bias.detach()), self.overlap_add).train(self.training)
 
     def extra_repr(self) -> str:
-        return f'{self.weight.shape[0]}, {self.weight.shape[1]}'
+        return f'{self.in_channels}, {self.out_channels}'
 
 
 def conv_transpose2d(in_channels: int, out_channels: int, stride: int, device=None, dtype=None) -> nn.Module:

@@ -58,8 +58,11 @@ def wavelet_filters(wavelet: str) -> Tuple[torch.Tensor, torch.Tensor]:
 def pad_to_even(x: torch.Tensor) -> torch.Tensor:
     """Zero-pad the odd sides of `(B, C, H, W)` by one at the bottom and the right."""
     pad_h, pad_w = x.shape[-2] % 2, x.shape[-1] % 2
+    recorded = False
+    if not torch.jit.is_scripting():
+        recorded = torch.jit.is_tracing() or torch.compiler.is_compiling()
     # F.pad copies even where there is nothing to pad, but a graph recorded at one size must hold for the others
-    if torch.jit.is_tracing() or torch.compiler.is_compiling() or pad_h + pad_w > 0:
+    if recorded or pad_h + pad_w > 0:
         x = F.pad(x, (0, pad_w, 0, pad_h))
     return x
 

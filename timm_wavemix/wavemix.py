@@ -281,9 +281,15 @@ def keep_grad_format(x: torch.Tensor) -> torch.Tensor:
     Global average pooling gives its gradient in NCHW, and from block to block the residual connections would carry it
     on: the backward pass of a batch norm on channels_last maps then took six times as long on a CPU.
     """
-    if not torch.jit.is_scripting() and x.requires_grad and not x.is_contiguous() and x.stride(1) == 1:
-        x.register_hook(lambda grad: grad.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
+    if not torch.jit.is_scripting() and x.requires_grad:
+        _keep_channels_last(x)
     return x
+
+
+@torch.jit.unused
+def _keep_channels_last(x: torch.Tensor) -> None:
+    if x.stride(1) == 1 and not torch.compiler.is_compiling():
+        x.register_hook(lambda grad: grad.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
 
 
 def stem_size(img_size: int, stem_stride: int, patch_size: Optional[int]) -> int:

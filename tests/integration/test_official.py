@@ -1,6 +1,10 @@
 """The authors' published weights: against the authors' package, and through each way that weights reach a model."""
+import hashlib
+import io
 import os
 import pickle
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +13,14 @@ import huggingface_hub
 import pytest
 import timm
 import torch
-import yaml
+from hub_server import Repo
+from torchvision.datasets import CIFAR10
 
 import convert_official
 import timm_wavemix
 from lib import reference
-from timm_wavemix.hub import make_card
+from timm_wavemix import hub as hub_module
+from timm_wavemix.cards import make_card, read_facts
 
 ROOT = Path(__file__).parents[2]
 
@@ -242,7 +248,7 @@ def test_a_pickle_that_would_run_code_is_refused(hub, tmp_path, save, where):
     weights = {**official(name).state_dict(), 'layers.0.reduction.bias': Hostile(str(evil))}
     save(weights, file)
     cache_dir = hub(name, file)
-    with pytest.raises((RuntimeError, pickle.UnpicklingError), match='weights_only'):
+    with pytest.raises((RuntimeError, ValueError, pickle.UnpicklingError), match='weights_only'):
         if where == 'hub':
             timm.create_model(name, pretrained=True, cache_dir=cache_dir)
         else:
@@ -271,10 +277,10 @@ def test_a_converted_folder_is_the_model(tmp_path, name):
 
 @pytest.mark.parametrize('name', OFFICIAL)
 def test_a_card_says_whose_the_figures_are(name):
-    facts = yaml.safe_load((ROOT / 'hub_configs' / f'{name}.yaml').read_text())
+    facts = read_facts(ROOT / 'hub_configs' / f'{name}.yaml')
     card = make_card(timm.create_model(name), f'org/{name}', facts)
     assert (card.data.license, card.data.base_model) == ('unknown', 'cloudwalker/wavemix')
-    assert [result.metric_value for result in card.data.eval_results] == [facts['metrics']['top1']]
+    assert [result.metric_value for result in card.data.eval_results] == [float(facts['metrics']['top1'])]
     assert "**Metrics, source:** the authors' claim" in card.text
     assert ('assumed' in card.text) == (name in INPUT_ASSUMED)
     assert 'arXiv:2205.14375' in card.text and 'arXiv:2203.03689' not in card.text
@@ -290,6 +296,7 @@ def test_only_official_weights_convert(tmp_path):
     (['wavemix_lite_144_7.cifar10', 'out', '--checkpoint', 'missing.pth'], 2, "there is no file 'missing.pth'"),
     (['wavemix_lite_144_7.cifar10', 'out', '--checkpoint', 'junk.pth'], 1, 'cannot be read'),
     (['wavemix_16_5.fashion_mnist', 'out'], 1, 'no weights of wavemix_16_5.fashion_mnist'),
+    (['wavemix_lite_144_7.cifar10', '--verify'], 2, '--verify goes with NAME and --data-dir only.'),
 ])
 def test_conversion_errors_are_one_line(tmp_path, args, code, message):
     (tmp_path / 'junk.pth').write_bytes(b'junk' * 100)
@@ -299,3 +306,78 @@ def test_conversion_errors_are_one_line(tmp_path, args, code, message):
     assert result.returncode == code
     assert message in result.stderr.splitlines()[-1]
     assert 'Traceback' not in result.stderr and not (tmp_path / 'out').exists()
+
+
+# convert_official.py --verify
+
+
+@pytest.mark.parametrize('name', OFFICIAL)
+def test_the_authors_model_is_built_from_ours(name):
+    model = convert_official.authors_model(timm.create_model(name))
+    assert model.state_dict().keys() == official(name).state_dict().keys()
+    assert sum(p.numel() for p in model.parameters()) == OFFICIAL[name][1]
+
+
+def serve(server, name, weights):
+    """Put weights on the server where the authors have them."""
+    buffer = io.BytesIO()
+    torch.save(weights, buffer)
+    oid = hashlib.sha256(buffer.getvalue()).hexdigest()
+    server.objects[oid] = buffer.getvalue()
+    cfg = timm.get_pretrained_cfg(name)
+    repo = server.repos.setdefault(cfg.hf_hub_id, Repo(private=False))
+    repo.commit('main', {cfg.hf_hub_filename: oid})
+
+
+@pytest.fixture
+def cifar10(server, tmp_path, monkeypatch):
+    """Twenty test images of CIFAR-10's format, for torchvision to download."""
+    images = torch.randint(256, (20, 3072), generator=torch.Generator().manual_seed(0)).numpy().astype('uint8')
+    folder = tmp_path / 'served' / 'cifar-10-batches-py'
+    folder.mkdir(parents=True)
+    for file, content in {
+        'test_batch': {'data': images, 'labels': [3] * 20},
+        'batches.meta': {'label_names': [str(i) for i in range(10)]},
+    }.items():
+        (folder / file).write_bytes(pickle.dumps(content))
+    archive = shutil.make_archive(str(tmp_path / 'cifar'), 'gztar', folder.parent, folder.name)
+    md5 = {file.name: hashlib.md5(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+    server.files['cifar.tar.gz'] = Path(archive).read_bytes()
+    monkeypatch.setattr(CIFAR10, 'url', f'{server.url}/files/cifar.tar.gz')
+    monkeypatch.setattr(CIFAR10, 'filename', 'cifar.tar.gz')
+    monkeypatch.setattr(CIFAR10, 'tgz_md5', None)
+    monkeypatch.setattr(CIFAR10, 'train_list', [])
+    monkeypatch.setattr(CIFAR10, 'test_list', [['test_batch', md5['test_batch']]])
+    monkeypatch.setattr(CIFAR10, 'meta', {**CIFAR10.meta, 'md5': md5['batches.meta']})
+    return tmp_path / 'data'
+
+
+def test_verify_settles_what_the_authors_files_are(server, cifar10, monkeypatch, capsys):
+    names = ['wavemix_lite_144_7.cifar10', 'wavemix_192_16_l3_p4.tiny_imagenet_64']
+    for name in names:
+        weights = official(name).state_dict()
+        if name.endswith('.cifar10'):
+            weights['pool.2.bias'][3] = 1e6  # every image is a cat, as is every label
+        serve(server, name, weights)
+    assert not convert_official.verify(names, cifar10)
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        r"wavemix_lite_144_7\.cifar10: logits are those of the authors' package \(error \d.\de-\d\d\), "
+        r"top-1 100\.00 % is NOT the authors' 94\.58 %", first)
+    assert second.startswith(f"{names[1]}: logits are those of the authors' package (error ")
+    assert sum('/resolve/' in request and 'Saved_Models_Weights' in request for request in server.requests) >= 2
+
+    # figures that hold, and logits that do not
+    monkeypatch.setattr(convert_official, 'read_facts', lambda file: {'metrics': {'top1': '100.00'}})
+    assert convert_official.verify(names, cifar10)
+    rename = hub_module.checkpoint_filter_fn
+    monkeypatch.setattr(hub_module, 'checkpoint_filter_fn', lambda weights, model: {
+        k: -v if k.endswith('fc1.weight') else v for k, v in rename(weights, model).items()})
+    assert not convert_official.verify(names[1:], cifar10)
+    assert 'logits are NOT those' in capsys.readouterr().out
+
+
+def test_verify_names_a_file_that_is_not_of_its_model(server):
+    serve(server, 'wavemix_lite_144_7.cifar10', {'layers.0.reduction.weight': torch.zeros(1)})
+    with pytest.raises(ValueError, match="weights of 'wavemix_lite_144_7.cifar10' do not fit its model"):
+        convert_official.verify(['wavemix_lite_144_7.cifar10'], Path('data'))

@@ -7,12 +7,14 @@ import hashlib
 import json
 import socket
 import threading
-from typing import Dict, List, Optional, Union
+from typing import Callable, Dict, List, Optional, Tuple, Union
 
+import pathspec
 import yaml
 from flask import Flask, Response, abort, jsonify, make_response, redirect, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import WSGIRequestHandler, make_server
+
 
 class QuietHandler(WSGIRequestHandler):
     def log(self, *args, **kwargs):
@@ -33,10 +35,12 @@ class Repo:
         self.private = private
         self.commits: Dict[str, Dict[str, Union[bytes, str]]] = {}
         self.refs: Dict[str, str] = {}
+        self.titles: Dict[int, str] = {}  # of pull requests
         self.commit('main', {'.gitattributes': b'*.safetensors filter=lfs\n'})
 
     def commit(self, ref: str, files: Dict[str, Union[bytes, str]], parent: Optional[str] = None) -> str:
         tree = {**self.commits.get(parent or self.refs.get(ref), {}), **files}
+        tree = {path: content for path, content in tree.items() if content is not None}
         oid = sha1(len(self.commits), sorted(tree.items()))
         self.commits[oid] = tree
         self.refs[ref] = oid
@@ -64,13 +68,24 @@ class HubServer:
     def reset(self) -> None:
         self.repos: Dict[str, Repo] = {}
         self.objects: Dict[str, bytes] = {}  # by sha256
+        self.files: Dict[str, bytes] = {}  # what other servers have
         self.requests: List[str] = []
         self.accounts = {'hf_write': 'write', 'hf_read': 'read', 'hf_stranger': 'stranger'}
         self.failures: Dict[str, int] = {}  # by endpoint, the status of each answer
+        self.pages: Dict[str, int] = {}  # by endpoint, the status of an HTML page in place of each answer
+        self.collections: Dict[str, Tuple[dict, List[str]]] = {}  # by slug
         self.cuts: Dict[str, int] = {}  # by endpoint, the byte of each body after which the connection is cut
+        self.xet_storage: Optional[str] = None
         self.before_commit = lambda: None
+        self.after_commit: Callable[[Response], Response] = lambda response: response  # what becomes of the answer
         self.store = lambda content: content  # what the storage makes of an upload
         self.lock = threading.Lock()
+
+    @staticmethod
+    def hang_up(response: Optional[Response] = None) -> Response:
+        """Close the connection without an answer."""
+        request.environ['werkzeug.socket'].shutdown(socket.SHUT_RDWR)
+        return Response(status=500)
 
     def _app(self) -> Flask:
         app = Flask(__name__)
@@ -80,10 +95,12 @@ class HubServer:
             self.requests.append(f'{request.method} {request.path}')
             if request.endpoint in self.failures:
                 fail(self.failures[request.endpoint], f"made to fail for {request.headers.get('Authorization')}")
+            if request.endpoint in self.pages:
+                abort(Response('<html><body>Log in to this network</body></html>', self.pages[request.endpoint]))
 
         @app.errorhandler(HTTPException)
         def error(e: HTTPException):
-            return e.get_response()
+            return e.response or (jsonify(error=e.name), e.code)
 
         def fail(status: int, message: str, code: Optional[str] = None) -> None:
             headers = {'X-Error-Message': message, **({'X-Error-Code': code} if code else {})}
@@ -98,7 +115,7 @@ class HubServer:
 
         def readable(repo_id: str) -> Repo:
             who, repo = account(), self.repos.get(repo_id)
-            if repo is None or repo.private and who not in ('write', 'read'):
+            if repo is None or (repo.private and who not in ('write', 'read')):
                 # as the Hub: it does not tell whether there is one
                 fail(404 if who else 401, 'Repository not found', 'RepoNotFound')
             return repo
@@ -125,6 +142,10 @@ class HubServer:
                 connection.shutdown(socket.SHUT_RDWR)
 
             return Response(part(), response.status, response.headers)
+
+        @app.get('/files/<name>')
+        def file(name):
+            return Response(self.files[name], mimetype='application/octet-stream')
 
         @app.get('/api/whoami-v2')
         def whoami():
@@ -157,6 +178,18 @@ class HubServer:
                 return jsonify(errors=[{'message': str(e)}], warnings=[]), 400
             return jsonify(errors=[], warnings=[])
 
+        def sibling(path: str, content: Union[bytes, str]) -> dict:
+            if 'blobs' not in request.args:
+                return {'rfilename': path}
+            if isinstance(content, bytes):
+                return {'rfilename': path, 'size': len(content), 'blobId': blob_id(content)}
+            size = len(self.objects[content])
+            lfs = {'size': size, 'sha256': content, 'pointerSize': 134}
+            return {'rfilename': path, 'size': size, 'blobId': sha1(content), 'lfs': lfs}
+
+        def blob_id(content: bytes) -> str:
+            return hashlib.sha1(b'blob %d\0' % len(content) + content).hexdigest()
+
         @app.get('/api/models/<owner>/<name>')
         @app.get('/api/models/<owner>/<name>/revision/<path:revision>')
         def model_info(owner, name, revision='main'):
@@ -164,7 +197,7 @@ class HubServer:
             oid = oid_of(repo, revision)
             return jsonify(
                 _id='0', id=f'{owner}/{name}', modelId=f'{owner}/{name}', sha=oid, private=repo.private, tags=[],
-                downloads=0, likes=0, siblings=[{'rfilename': path} for path in repo.commits[oid]])
+                downloads=0, likes=0, siblings=[sibling(*file) for file in repo.commits[oid].items()])
 
         @app.get('/api/models/<owner>/<name>/tree/<path:revision>')
         def tree(owner, name, revision):
@@ -198,34 +231,45 @@ class HubServer:
                 if path not in tree:
                     return None
                 content = tree[path]
-                if isinstance(content, str):
-                    return content
-                return hashlib.sha1(b'blob %d\0' % len(content) + content).hexdigest()
+                return content if isinstance(content, str) else blob_id(content)
 
+            gitignore = pathspec.GitIgnoreSpec.from_lines(tree.get('.gitignore', b'').decode().splitlines())
             return jsonify(files=[
                 {
                     'path': file['path'],
                     'uploadMode': 'lfs' if file['path'].endswith('.safetensors') else 'regular',
-                    'shouldIgnore': False,
+                    'shouldIgnore': gitignore.match_file(file['path']),
                     'oid': oid(file['path']),
                 }
                 for file in request.json['files']])
+
+        @app.get('/api/models/<owner>/<name>/xet-write-token/<path:revision>')
+        def xet_token(owner, name, revision):
+            if self.xet_storage is None:
+                fail(404, 'There is no Xet here')
+            return jsonify(accessToken='token', exp=2**32, casUrl=self.xet_storage)
 
         @app.post('/<owner>/<name>.git/info/lfs/objects/batch')
         def lfs_batch(owner, name):
             writable(f'{owner}/{name}')
             objects = [
                 dict(o) if o['oid'] in self.objects else
-                {**o, 'actions': {'upload': {'href': f"{self.storage}/lfs/{o['oid']}"}}}
+                {**o, 'actions': {
+                    'upload': {'href': f"{self.storage}/lfs/{o['oid']}"},
+                    'verify': {'href': f'{self.url}/{owner}/{name}.git/info/lfs/objects/verify'}}}
                 for o in request.json['objects']]
             return jsonify(transfer='basic', objects=objects)
+
+        @app.post('/<owner>/<name>.git/info/lfs/objects/verify')
+        def lfs_verify(owner, name):
+            writable(f'{owner}/{name}')
+            return jsonify() if request.json['oid'] in self.objects else fail(404, 'There is no such object')
 
         @app.put('/lfs/<oid>')
         def lfs_upload(oid):
             if 'lfs_upload' in self.cuts:
                 request.stream.read(self.cuts['lfs_upload'])
-                request.environ['werkzeug.socket'].shutdown(socket.SHUT_RDWR)
-                abort(500)
+                return self.hang_up()
             content = request.get_data()
             if hashlib.sha256(content).hexdigest() != oid:
                 fail(400, 'The content does not have the sha256 that was announced')
@@ -252,6 +296,8 @@ class HubServer:
                     header = value
                 elif item['key'] == 'file':
                     files[value['path']] = base64.b64decode(value['content'])
+                elif item['key'] == 'deletedFile':
+                    files[value['path']] = None
                 elif value['oid'] in self.objects:
                     files[value['path']] = value['oid']
                 else:
@@ -262,14 +308,52 @@ class HubServer:
                 if request.args.get('create_pr') == '1':
                     number = 1 + sum(ref.startswith('refs/pr/') for ref in repo.refs)
                     oid = repo.commit(f'refs/pr/{number}', files, parent=parent or head)
+                    repo.titles[number] = header['summary']
                     pull_request = f'{self.url}/{repo_id}/discussions/{number}'
                 elif parent and parent != head:
                     fail(412, 'A commit has happened since. Please refresh and try again.')
                 else:
                     oid, pull_request = repo.commit(revision, files), None
-            return jsonify(
+            return self.after_commit(jsonify(
                 success=True, commitOid=oid, commitUrl=f'{self.url}/{repo_id}/commit/{oid}',
-                pullRequestUrl=pull_request)
+                pullRequestUrl=pull_request))
+
+        @app.get('/api/models/<owner>/<name>/discussions')
+        def discussions(owner, name):
+            titles = readable(f'{owner}/{name}').titles
+            return jsonify(count=len(titles), start=0, discussions=[
+                {
+                    'num': number, 'title': title, 'status': 'open', 'isPullRequest': True,
+                    'author': {'name': 'write'}, 'createdAt': '2026-01-01T00:00:00.000Z',
+                    'repo': {'name': f'{owner}/{name}', 'type': 'model'},
+                }
+                for number, title in titles.items()])
+
+        @app.post('/api/collections')
+        def create_collection():
+            if account() != 'write':
+                fail(403, 'You do not have the rights to create a collection under this namespace')
+            slug = f"{request.json['namespace']}/{request.json['title'].lower().replace(' ', '-')}-1"
+            if slug in self.collections:
+                return jsonify(slug=slug), 409
+            self.collections[slug] = request.json, []
+            return collection(request.json['namespace'], slug.split('/')[1])
+
+        @app.get('/api/collections/<owner>/<slug>')
+        def collection(owner, slug):
+            about, items = self.collections[f'{owner}/{slug}']
+            return jsonify(
+                slug=f'{owner}/{slug}', title=about['title'], owner={'name': owner}, private=about['private'],
+                items=[{'_id': str(i), 'id': item, 'type': 'model', 'position': i} for i, item in enumerate(items)],
+                lastUpdated='2026-01-01T00:00:00.000Z', position=0, theme='green', upvotes=0)
+
+        @app.post('/api/collections/<owner>/<slug>/items')
+        def collection_item(owner, slug):
+            item, items = request.json['item']['id'], self.collections[f'{owner}/{slug}'][1]
+            if item in items:
+                fail(409, 'It is in the collection already')
+            items.append(item)
+            return collection(owner, slug)
 
         @app.get('/<owner>/<name>/resolve/<path:revision_and_path>')  # and HEAD
         def resolve(owner, name, revision_and_path):
@@ -281,7 +365,8 @@ class HubServer:
             path = revision_and_path[len(revision) + 1:]
             headers = {'X-Repo-Commit': oid}
             if path not in repo.commits[oid]:
-                abort(make_response('Entry not found', 404, {**headers, 'X-Error-Code': 'EntryNotFound'}))
+                headers.update({'X-Error-Code': 'EntryNotFound', 'Content-Type': 'text/plain'})
+                abort(make_response('Entry not found', 404, headers))
             content = repo.commits[oid][path]
             if isinstance(content, str):
                 response = redirect(f'{self.storage}/lfs/{content}')
