@@ -16,13 +16,13 @@ from typing import List, Optional
 
 import timm
 import torch
-from evaluation import accuracy
 from huggingface_hub import hf_hub_download
-from references import authors_class
 from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 from torchvision.datasets import CIFAR10
 
+from benchmarks.lib.evaluate import accuracy
+from benchmarks.lib.reference import authors_class
 from timm_wavemix import hub
 from timm_wavemix.cards import hub_configs, read_facts, registered_cfg
 

@@ -33,9 +33,8 @@ def row(name: str) -> str:
             source += f', {metrics["note"].partition(";")[0]}'
     else:
         dataset, top1, source = '–', '–', 'no weights'
-    cells = (
-        f'`{name.removesuffix(".untrained")}`', f'{params:.2f}', f'{gmacs:.3f}', 'x'.join(map(str, size)), dataset, top1,
-        source)
+    name = name.removesuffix('.untrained')
+    cells = f'`{name}`', f'{params:.2f}', f'{gmacs:.3f}', 'x'.join(map(str, size)), dataset, top1, source
     return f'| {" | ".join(cells)} |'
 
 

@@ -584,7 +584,7 @@ def checkpoint_filter_fn(state_dict: Dict[str, torch.Tensor], model: nn.Module) 
     given = {k: getattr(v, 'shape', None) for k, v in state_dict.items() if not k.startswith('head.')}
     misfits = [
         k for k in {**own, **given}
-        if k not in own or k not in given or own[k] != given[k] and k != 'stem.0.weight']
+        if k not in own or k not in given or (own[k] != given[k] and k != 'stem.0.weight')]
     if misfits:
         raise ValueError(
             f'The weights are not of this model, {len(misfits)} keys or shapes differ, first {", ".join(misfits[:3])}: '

@@ -13,11 +13,11 @@ import huggingface_hub
 import pytest
 import timm
 import torch
-from hub_server import Repo
 from torchvision.datasets import CIFAR10
 
 import convert_official
 import timm_wavemix
+from hub_server import Repo
 from lib import reference
 from timm_wavemix import hub as hub_module
 from timm_wavemix.cards import make_card, read_facts

@@ -9,11 +9,12 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_wavemix import create, images
 from timm.optim import param_groups_layer_decay
 
-from timm_wavemix import MlpMixer2d, IsotropicNet
+from timm_wavemix import IsotropicNet, MlpMixer2d
 from timm_wavemix.mixers import FNet2dBlock, MlpMixer2dBlock
 
 PARAM_COUNTS = {  # with 10 classes at 32x32, the figures of the paper's table 1 unrounded

@@ -6,7 +6,8 @@ import onnxruntime
 import pytest
 import pywt
 import torch
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from pytorch_wavelets import DWTForward, DWTInverse
 
 from timm_wavemix import DWT2d, IDWT2d, dwt2d, idwt2d

@@ -8,13 +8,13 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pytorch_wavelets import DWTForward
 from timm.models import create_feature_extractor
 from timm.optim import param_groups_layer_decay
 from timm.utils.model import reparameterize_model
 
-import timm_wavemix
 from timm_wavemix.layers import Dropout, OverlapAddConvTranspose2d
 
 PARAM_COUNTS = {  # with 10 classes, the figures of the paper's table 1 unrounded
@@ -95,8 +95,8 @@ def paper_lite_block(params, name, x, training, wavelet):
 
 
 def paper_cascade_block(params, name, x, training, wavelet):
-    lls, coeffs = [conv(params, f'{name}.conv_pw', x)], []
-    for level in range(3):
+    lls, coeffs, y = [conv(params, f'{name}.conv_pw', x)], [], None
+    for _ in range(3):
         ll, stacked = dwt(lls[-1], wavelet)
         lls.append(ll)
         coeffs.append(stacked)
