@@ -6,14 +6,15 @@ the package, and the blocks take the state dict of the package's.
 """
 from collections import OrderedDict
 from functools import partial
-from typing import Any, Callable, Dict, List, Type
+from typing import Any, Callable, Dict, Type
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from timm_wavemix.wavelet import low_pass, pad_to_even
-from timm_wavemix.wavemix import WaveletMlp, WaveMixBlock, WaveMixLiteBlock
+from timm_wavemix.layers import WaveletMlp
+from timm_wavemix.wavelet import LLSubband, pad_to_even
+from timm_wavemix.wavemix import WaveMixBlock, WaveMixLiteBlock
 
 
 class AveragePooling(nn.Module):
@@ -21,9 +22,10 @@ class AveragePooling(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
+        self.ll = LLSubband()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.pad(low_pass(x), (0, 0, 0, 0, 0, 3 * x.shape[1]))
+        return F.pad(self.ll(x), (0, 0, 0, 0, 0, 3 * x.shape[1]))
 
 
 class LearnedTransform(nn.Conv2d):
@@ -42,7 +44,7 @@ class LearnedTransform(nn.Conv2d):
 
 def mlp_of_coefficients(mlp: WaveletMlp) -> nn.Sequential:
     """The layers and weights of the MLP without its transform, for coefficients that are there already."""
-    fc1 = nn.Conv2d(mlp.fc1.in_channels, mlp.fc1.out_channels, 1, device='meta')
+    fc1 = nn.Conv2d(mlp.fc1.weight.shape[1], mlp.fc1.weight.shape[0], 1, device='meta')
     fc1.weight, fc1.bias = mlp.fc1.weight, mlp.fc1.bias
     return nn.Sequential(OrderedDict(mlp.named_children(), fc1=fc1))
 
@@ -61,13 +63,14 @@ class TransformBlock(WaveMixBlock):
         self.mlps = nn.ModuleList([mlp_of_coefficients(mlp) for mlp in self.mlps])
         self.transforms = nn.ModuleList([transform(dim) for _ in range(levels)])
 
-    def _mix_channels(self, ll: torch.Tensor) -> List[torch.Tensor]:
-        outs = []
-        for transform, mlp in zip(self.transforms, self.mlps):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        outs, ll = [], x
+        for transform, mlp, up in zip(self.transforms, self.mlps, self.ups):
             coefficients = transform(ll)
-            outs.append(mlp(coefficients))
-            ll = coefficients[:, :ll.shape[1]]
-        return outs
+            outs.append(up(mlp(coefficients))[..., :x.shape[-2], :x.shape[-1]])
+            ll = coefficients[:, :x.shape[1]]
+        mixed = self.norm(self.act(self.conv_dw(torch.cat(outs, dim=1))))
+        return x + self.drop_path(mixed)
 
 
 class TransformLiteBlock(WaveMixLiteBlock):
@@ -84,8 +87,9 @@ class TransformLiteBlock(WaveMixLiteBlock):
         self.mlp = mlp_of_coefficients(self.mlp)
         self.transform = transform(dim // 4)
 
-    def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.mlp(self.transform(self.conv_pw(x)))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mixed = self.up(self.mlp(self.transform(self.conv_pw(x))))[..., :x.shape[-2], :x.shape[-1]]
+        return x + self.drop_path(self.norm(mixed))
 
 
 def variants(block: Type[nn.Module]) -> Dict[str, Dict[str, Any]]:

@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 from test_wavemix import create, images
 from timm.optim import param_groups_layer_decay
 
-from timm_wavemix import MlpMixer2d, TokenMixer
+from timm_wavemix import MlpMixer2d, IsotropicNet
 from timm_wavemix.mixers import FNet2dBlock, MlpMixer2dBlock
 
 PARAM_COUNTS = {  # with 10 classes at 32x32, the figures of the paper's table 1 unrounded
@@ -178,7 +178,7 @@ def test_mixer_has_the_size_of_its_config_until_told_otherwise():
 # timm's surface
 
 def test_classes():
-    assert type(timm.create_model('fnet2d_64_5', device='meta')) is TokenMixer
+    assert type(timm.create_model('fnet2d_64_5', device='meta')) is IsotropicNet
     assert type(timm.create_model('mlp_mixer2d_64_5', device='meta')) is MlpMixer2d
 
 

@@ -16,7 +16,8 @@ from timm.layers import DropPath, Mlp, to_2tuple
 from timm.models import generate_default_cfgs, register_model
 from torch import _assert
 
-from .wavemix import Dropout, TokenMixer, _cfg, _create_wavemix, map_size
+from .layers import Dropout
+from .wavemix import IsotropicNet, _cfg, _create_wavemix, stem_size
 
 __all__ = ['MlpMixer2d']
 
@@ -107,14 +108,14 @@ class MlpMixer2dBlock(nn.Module):
         return shortcut + self.drop_path(x)
 
 
-class MlpMixer2d(TokenMixer):
+class MlpMixer2d(IsotropicNet):
     """2-D MLP-Mixer, section 4.2 of the paper. `(B, in_chans, *img_size)` -> `(B, num_classes)`.
 
     Args:
         dim: Channels of every block (the first number in the paper's names).
         depth: Number of blocks (the second number).
         img_size: Size in pixels of the only images that it takes, one number or height and width.
-        stem_stride, patch_size, kwargs: The other arguments of `TokenMixer`.
+        stem_stride, patch_size, kwargs: The other arguments of `IsotropicNet`.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class MlpMixer2d(TokenMixer):
             patch_size: Optional[int] = None,
             **kwargs: Any,
     ):
-        height, width = (map_size(side, stem_stride, patch_size) for side in to_2tuple(img_size))
+        height, width = (stem_size(side, stem_stride, patch_size) for side in to_2tuple(img_size))
         super().__init__(
             dim, depth, partial(MlpMixer2dBlock, size=(height, width)), stem_stride, patch_size, **kwargs)
 
@@ -140,16 +141,16 @@ default_cfgs = generate_default_cfgs({
 
 
 @register_model
-def fnet2d_64_5(pretrained: bool = False, **kwargs: Any) -> TokenMixer:
+def fnet2d_64_5(pretrained: bool = False, **kwargs: Any) -> IsotropicNet:
     """2D FNet-64/5 (table 1 of the paper)."""
-    model_args = dict(dim=64, depth=5, block=FNet2dBlock, model_cls=TokenMixer)
+    model_args = dict(dim=64, depth=5, block=FNet2dBlock, model_cls=IsotropicNet)
     return _create_wavemix('fnet2d_64_5', pretrained=pretrained, **dict(model_args, **kwargs))
 
 
 @register_model
-def fnet2d_128_5(pretrained: bool = False, **kwargs: Any) -> TokenMixer:
+def fnet2d_128_5(pretrained: bool = False, **kwargs: Any) -> IsotropicNet:
     """2D FNet-128/5 (table 1 of the paper)."""
-    model_args = dict(dim=128, depth=5, block=FNet2dBlock, model_cls=TokenMixer)
+    model_args = dict(dim=128, depth=5, block=FNet2dBlock, model_cls=IsotropicNet)
     return _create_wavemix('fnet2d_128_5', pretrained=pretrained, **dict(model_args, **kwargs))
 
 

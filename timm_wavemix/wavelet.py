@@ -1,6 +1,6 @@
 """One level of the 2-D discrete wavelet transform (DWT), the token mixer of WaveMix (arXiv 2203.03689, section 3.2).
 
-The contract of every function here:
+The contract of everything here:
 
 * An image is `(B, C, H, W)` of floating point, its coefficients are `(B, 4 * C, ceil(H / 2), ceil(W / 2))`: the
   sub-bands LL, LH, HL, HH stacked along the channels in this order, each with all C channels.
@@ -8,14 +8,16 @@ The contract of every function here:
   edges. PyWavelets calls the four cA, cH, cV, cD.
 * The Haar transform (`'haar'`, or `'db1'`) is orthonormal: coefficients keep the energy of the image, and a constant
   image c has LL = 2c. An odd side is zero-padded by one row at the bottom or one column at the right.
-* Any other discrete wavelet of PyWavelets is computed by pytorch_wavelets (the extra `wavelets`) in periodization mode,
-  where an odd side repeats its last row or column.
+* Any other discrete wavelet takes its filters from PyWavelets (the extra `wavelets`). It is computed in periodization
+  mode, where an odd side repeats its last row or column.
 """
-import torch
-import torch.nn.functional as F
-from timm.layers import register_notrace_function
+from typing import Tuple
 
-__all__ = ['check_wavelet', 'dwt2d', 'idwt2d', 'is_haar', 'low_pass', 'pad_to_even']
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+__all__ = ['DWT2d', 'IDWT2d', 'LLSubband', 'dwt2d', 'haar_kernel', 'idwt2d', 'is_haar', 'pad_to_even']
 
 
 def is_haar(wavelet: str) -> bool:
@@ -23,99 +25,102 @@ def is_haar(wavelet: str) -> bool:
     return wavelet == 'haar' or wavelet == 'db1'
 
 
-def check_wavelet(wavelet: str) -> None:
-    """Check that a wavelet can be computed here.
+@torch.jit.unused
+def _pywt_filters(wavelet: str) -> Tuple[torch.Tensor, torch.Tensor]:
+    try:
+        import pywt
+    except ImportError as e:
+        raise ImportError(
+            f"wavelet='{wavelet}' needs PyWavelets, which `pip install timm-wavemix[wavelets]` installs; "
+            f"without it only 'haar' is available ({e}).") from e
+    if wavelet not in pywt.wavelist(kind='discrete'):
+        raise ValueError(
+            f"Unknown wavelet '{wavelet}': choose 'haar' or another name from pywt.wavelist(kind='discrete'), "
+            "such as 'db2', 'sym4' or 'bior2.2'.")
+    dec_lo, dec_hi, rec_lo, rec_hi = torch.tensor(pywt.Wavelet(wavelet).filter_bank, dtype=torch.float64)
+    return torch.stack([dec_lo, dec_hi]).flip(1), torch.stack([rec_lo, rec_hi])
+
+
+def wavelet_filters(wavelet: str) -> Tuple[torch.Tensor, torch.Tensor]:
+    """Analysis and synthesis filters, each `(2, length)` in float64, low-pass first, for torch's convolutions.
 
     Raises:
         ImportError: `wavelet` is not Haar and the extra `wavelets` is not installed.
         ValueError: PyWavelets knows no discrete wavelet of this name.
     """
     if is_haar(wavelet):
-        return
-    try:
-        import pytorch_wavelets  # noqa: F401
-        import pywt
-    except ImportError as e:
-        raise ImportError(
-            f"wavelet='{wavelet}' needs pytorch_wavelets, which `pip install timm-wavemix[wavelets]` installs; "
-            f"without it only 'haar' is available ({e}).") from e
-    if wavelet not in pywt.wavelist(kind='discrete'):
-        raise ValueError(
-            f"Unknown wavelet '{wavelet}': choose 'haar' or another name from pywt.wavelist(kind='discrete'), "
-            "such as 'db2', 'sym4' or 'bior2.2'.")
+        haar = torch.tensor([[0.5, 0.5], [0.5, -0.5]], dtype=torch.float64) * 2 ** 0.5
+        return haar, haar
+    return _pywt_filters(wavelet)
 
 
-def _repeat_to_filter_length(x: torch.Tensor, wavelet: str) -> torch.Tensor:
-    # pytorch_wavelets is right only where the filter fits into the image. In periodization mode a smaller one can be
-    # repeated: the transform of the repeated image is the repeated transform.
-    import pywt
-    length = pywt.Wavelet(wavelet).dec_len
-    return x.repeat(1, 1, -(-length // x.shape[-2]), -(-length // x.shape[-1]))
-
-
-@torch.jit.unused
-def _dwt2d_periodic(x: torch.Tensor, wavelet: str) -> torch.Tensor:
-    check_wavelet(wavelet)
-    from pytorch_wavelets import DWTForward
-    if x.shape[-2] % 2:
-        x = torch.cat([x, x[..., -1:, :]], dim=-2)
-    if x.shape[-1] % 2:
-        x = torch.cat([x, x[..., -1:]], dim=-1)
-    ll, (highs,) = DWTForward(J=1, wave=wavelet, mode='periodization').to(x)(_repeat_to_filter_length(x, wavelet))
-    return torch.cat([ll, *highs.unbind(2)], dim=1)[..., :x.shape[-2] // 2, :x.shape[-1] // 2]
-
-
-@torch.jit.unused
-def _idwt2d_periodic(coeffs: torch.Tensor, wavelet: str) -> torch.Tensor:
-    check_wavelet(wavelet)
-    from pytorch_wavelets import DWTInverse
-    ll, *highs = _repeat_to_filter_length(coeffs, wavelet).chunk(4, dim=1)
-    x = DWTInverse(wave=wavelet, mode='periodization').to(coeffs)((ll, [torch.stack(highs, dim=2)]))
-    return x[..., :2 * coeffs.shape[-2], :2 * coeffs.shape[-1]]
-
-
-@register_notrace_function  # torch.fx cannot trace control flow that depends on the shape
+@torch.fx.wrap  # no tracer can follow control flow that depends on the shape
 def pad_to_even(x: torch.Tensor) -> torch.Tensor:
     """Zero-pad the odd sides of `(B, C, H, W)` by one at the bottom and the right."""
     pad_h, pad_w = x.shape[-2] % 2, x.shape[-1] % 2
-    recording = False
-    if not torch.jit.is_scripting():
-        recording = torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
     # F.pad copies even where there is nothing to pad, but a graph recorded at one size must hold for the others
-    if recording or pad_h > 0 or pad_w > 0:
+    if torch.jit.is_tracing() or torch.compiler.is_compiling() or pad_h + pad_w > 0:
         x = F.pad(x, (0, pad_w, 0, pad_h))
     return x
 
 
-def _interleave(even: torch.Tensor, odd: torch.Tensor, dim: int) -> torch.Tensor:
-    return torch.stack([even, odd], dim=dim).flatten(dim - 1, dim)
+def _extend(x: torch.Tensor, dim: int, border: int) -> torch.Tensor:
+    """Periodic extension of one dimension at both ends, after an odd one has repeated its last entry."""
+    size = x.shape[dim]
+    even_size = size + size % 2
+    index = torch.arange(-border, even_size + border, device=x.device) % even_size
+    return x.index_select(dim, index.clamp(max=size - 1))
 
 
-@register_notrace_function
+def _analyse(x: torch.Tensor, filters: torch.Tensor, dim: int) -> torch.Tensor:
+    """The sub-bands of `filters`, `(bands, length)`, along one dimension, stacked along the channels."""
+    channels = x.shape[1]
+    size, stride = ([-1, 1], [2, 1]) if dim == 2 else ([1, -1], [1, 2])
+    return torch.cat([
+        F.conv2d(x, taps.view(size).expand(channels, 1, -1, -1), stride=stride, groups=channels)
+        for taps in filters.to(x.dtype).unbind()], dim=1)
+
+
+def _synthesise(coeffs: torch.Tensor, filters: torch.Tensor, dim: int) -> torch.Tensor:
+    """The inverse: two sub-bands, stacked along the channels, to twice their size along one dimension."""
+    channels = coeffs.shape[1] // 2
+    n, length = coeffs.shape[dim], filters.shape[1]
+    border = length // 4  # the coefficients from over the border that reach in
+    coeffs = coeffs.index_select(dim, torch.arange(-border, n + border, device=coeffs.device) % n)
+    size, stride = ([-1, 1], [2, 1]) if dim == 2 else ([1, -1], [1, 2])
+    low, high = [
+        F.conv_transpose2d(band, taps.view(size).expand(channels, 1, -1, -1), stride=stride, groups=channels)
+        for band, taps in zip(coeffs.split(channels, dim=1), filters.to(coeffs.dtype).unbind())]
+    return (low + high).narrow(dim, 2 * border + length // 2 - 1, 2 * n)
+
+
+def _dwt2d(x: torch.Tensor, filters: torch.Tensor, haar: bool) -> torch.Tensor:
+    if haar:
+        x = pad_to_even(x)
+    else:
+        border = filters.shape[1] // 2 - 1
+        x = _extend(_extend(x, 2, border), 3, border)
+    return _analyse(_analyse(x, filters, 2), filters, 3)
+
+
+def _idwt2d(coeffs: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
+    return _synthesise(_synthesise(coeffs, filters, 3), filters, 2)
+
+
 def dwt2d(x: torch.Tensor, wavelet: str = 'haar') -> torch.Tensor:
     """Forward transform: image `(B, C, H, W)` -> coefficients `(B, 4 * C, ceil(H / 2), ceil(W / 2))`.
 
     Raises:
         ValueError: `x` is of an integer type, or not of four dimensions.
-        ImportError, ValueError: as `check_wavelet`.
+        ImportError, ValueError: as `wavelet_filters`.
     """
     if not x.is_floating_point():
         raise ValueError(f'The transform takes floating point, not {x.dtype}: convert the images first.')
     if x.dim() != 4:
         raise ValueError(f'The transform takes images (B, C, H, W), not {x.dim()} dimensions: reshape them first.')
-    if not is_haar(wavelet):
-        return _dwt2d_periodic(x, wavelet)
-    x = pad_to_even(x)
-    top, bottom = x[..., ::2, :], x[..., 1::2, :]
-    low, high = top + bottom, top - bottom
-    low_left, low_right = low[..., ::2], low[..., 1::2]
-    high_left, high_right = high[..., ::2], high[..., 1::2]
-    ll, lh = low_left + low_right, high_left + high_right
-    hl, hh = low_left - low_right, high_left - high_right
-    return torch.cat([ll, lh, hl, hh], dim=1) / 2
+    return _dwt2d(x, wavelet_filters(wavelet)[0].to(x.device), is_haar(wavelet))
 
 
-@register_notrace_function
 def idwt2d(coeffs: torch.Tensor, wavelet: str = 'haar') -> torch.Tensor:
     """Inverse transform: coefficients `(B, 4 * C, h, w)` -> image `(B, C, 2 * h, 2 * w)`.
 
@@ -123,23 +128,86 @@ def idwt2d(coeffs: torch.Tensor, wavelet: str = 'haar') -> torch.Tensor:
 
     Raises:
         ValueError: `coeffs` is not of four dimensions, or the channels are not four sub-bands.
-        ImportError, ValueError: as `check_wavelet`.
+        ImportError, ValueError: as `wavelet_filters`.
     """
     if coeffs.dim() != 4:
         raise ValueError(f'Coefficients are (B, 4 * C, h, w), not {coeffs.dim()} dimensions: reshape them first.')
     if coeffs.shape[1] % 4 != 0:
         raise ValueError(f'Coefficients need 4 * C channels (LL, LH, HL, HH), not {coeffs.shape[1]}.')
-    if not is_haar(wavelet):
-        return _idwt2d_periodic(coeffs, wavelet)
-    ll, lh, hl, hh = coeffs.chunk(4, dim=1)
-    low = _interleave(ll + hl, ll - hl, dim=-1)
-    high = _interleave(lh + hh, lh - hh, dim=-1)
-    return _interleave(low + high, low - high, dim=-2) / 2
+    return _idwt2d(coeffs, wavelet_filters(wavelet)[1].to(coeffs.device))
 
 
-@register_notrace_function
-def low_pass(x: torch.Tensor, wavelet: str = 'haar') -> torch.Tensor:
-    """The LL sub-band alone, the input of the next level: `(B, C, H, W)` -> `(B, C, ceil(H / 2), ceil(W / 2))`."""
-    if is_haar(wavelet):
-        return 2 * F.avg_pool2d(pad_to_even(x), 2)
-    return dwt2d(x, wavelet)[:, :x.shape[1]]
+def haar_kernel(weight: torch.Tensor) -> torch.Tensor:
+    """What a 1x1 convolution of Haar coefficients is as a convolution of the image, with a stride of 2.
+
+    The orthonormal transform moves to the other side of the inner product: to weight the coefficients of a 2x2 cell is
+    to weight its pixels with the inverse transform of the weights. `(out, 4 * in, 1, 1)` -> `(out, in, 2, 2)`.
+    """
+    low, high = weight.chunk(2, dim=1)  # along the width: LL and LH, HL and HH
+    low, high = torch.cat([low + high, low - high], dim=3).chunk(2, dim=1)  # along the height
+    return torch.cat([low + high, low - high], dim=2) / 2
+
+
+class _Wavelet2d(nn.Module):
+    """Holds the filters of a wavelet, built once."""
+
+    def __init__(self, wavelet: str = 'haar', device=None, dtype=None):
+        super().__init__()
+        self.wavelet = wavelet
+        self.haar = is_haar(wavelet)
+        filters = self._filters()
+        # not persistent: nothing that a checkpoint must hold
+        self.register_buffer(
+            'filters', filters.to(device=device, dtype=dtype or torch.get_default_dtype()), persistent=False)
+
+    def _filters(self) -> torch.Tensor:
+        return wavelet_filters(self.wavelet)[0]
+
+    @torch.jit.ignore
+    def init_non_persistent_buffers(self) -> None:
+        """For timm's `reinit_non_persistent_buffers`."""
+        self.filters.copy_(self._filters())
+
+    def extra_repr(self) -> str:
+        return repr(self.wavelet)
+
+
+class DWT2d(_Wavelet2d):
+    """`dwt2d` as a module that builds its filters once.
+
+    Raises:
+        ImportError, ValueError: as `wavelet_filters`.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _dwt2d(x, self.filters, self.haar)
+
+
+class LLSubband(_Wavelet2d):
+    """The LL sub-band alone, the input of the next level: `(B, C, H, W)` -> `(B, C, ceil(H / 2), ceil(W / 2))`.
+
+    Raises:
+        ImportError, ValueError: as `wavelet_filters`.
+    """
+
+    def _filters(self) -> torch.Tensor:
+        return super()._filters()[:1]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.haar:
+            return 2 * F.avg_pool2d(pad_to_even(x), 2)
+        return _dwt2d(x, self.filters, self.haar)
+
+
+class IDWT2d(_Wavelet2d):
+    """`idwt2d` as a module that builds its filters once.
+
+    Raises:
+        ImportError, ValueError: as `wavelet_filters`.
+    """
+
+    def _filters(self) -> torch.Tensor:
+        return wavelet_filters(self.wavelet)[1]
+
+    def forward(self, coeffs: torch.Tensor) -> torch.Tensor:
+        return _idwt2d(coeffs, self.filters)

@@ -20,7 +20,6 @@ from typing import Any, Callable, Dict, List, Optional, Tuple, Type, Union
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import (
@@ -30,7 +29,6 @@ from timm.layers import (
     calculate_drop_path_rates,
     get_act_layer,
     get_norm_layer,
-    register_notrace_module,
     to_2tuple,
 )
 from timm.models import (
@@ -44,185 +42,10 @@ from timm.models import (
 from timm.models._features import feature_take_indices
 from torch import _assert
 
-from .wavelet import check_wavelet, dwt2d, idwt2d, is_haar, low_pass, pad_to_even
+from .layers import WaveletMlp, conv_transpose2d, fuse_batch_norm
+from .wavelet import LLSubband, is_haar
 
-__all__ = ['TokenMixer', 'WaveMix']
-
-
-class WaveletConv2d(nn.Conv2d):
-    """1x1 convolution of the sub-bands of a one-level DWT, and of a map of their size stacked after them, if any.
-
-    `(B, in_channels, H, W)` and `(B, extra_channels, ceil(H / 2), ceil(W / 2))` ->
-    `(B, out_channels, ceil(H / 2), ceil(W / 2))`. The weight is that of the 1x1 convolution,
-    `(out_channels, 4 * in_channels + extra_channels, 1, 1)`, with the sub-bands in the order of `wavelet.py`.
-
-    Raises:
-        ImportError, ValueError: as `check_wavelet`.
-    """
-
-    def __init__(
-            self,
-            in_channels: int,
-            out_channels: int,
-            wavelet: str = 'haar',
-            extra_channels: int = 0,
-            device=None,
-            dtype=None,
-    ):
-        check_wavelet(wavelet)
-        super().__init__(4 * in_channels + extra_channels, out_channels, 1, device=device, dtype=dtype)
-        self.wavelet = wavelet
-        self.coeff_channels = 4 * in_channels
-
-    def forward(self, x: torch.Tensor, extra: Optional[torch.Tensor] = None) -> torch.Tensor:
-        if is_haar(self.wavelet):
-            # The orthonormal transform moves to the other side of the inner product: mixing the coefficients of a
-            # 2x2 cell with a weight is mixing its pixels with the inverse transform of that weight. So the whole is
-            # one strided convolution, and the coefficients are never written to memory.
-            weight = idwt2d(self.weight[:, :self.coeff_channels])
-            x = F.conv2d(pad_to_even(x), weight, self.bias, stride=2)
-            return x if extra is None else x + F.conv2d(extra, self.weight[:, self.coeff_channels:])
-        x = dwt2d(x, self.wavelet)
-        return F.conv2d(x if extra is None else torch.cat([x, extra], dim=1), self.weight, self.bias)
-
-
-@register_notrace_module  # torch.fx cannot trace control flow that depends on the device
-class Dropout(nn.Dropout):
-    """Dropout of a tensor of any shape. On a CPU the rate is rounded to a multiple of 2^-16, but to neither 0 nor 1."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.training or self.p in (0., 1.) or x.device.type != 'cpu' or torch.jit.is_scripting() or \
-                torch.jit.is_tracing():  # a trace would keep the size of the mask
-            return F.dropout(x, self.p, self.training)
-        # Drawing the mask on a CPU took longer than the rest of an MLP: torch draws one number after the other, on one
-        # thread. Here each of them is good for four elements.
-        bits = torch.randint(-2 ** 63, 2 ** 63 - 1, ((x.numel() + 3) // 4,), dtype=torch.int64).view(torch.int16)
-        like = torch.empty_like(x, dtype=torch.int16)
-        dropped = min(max(1, round(self.p * 2 ** 16)), 2 ** 16 - 2)  # what is kept times 2^16 would overflow float16
-        keep = bits.as_strided(like.shape, like.stride()) >= dropped - 2 ** 15
-        return x * keep.to(x.dtype).mul_(2 ** 16 / (2 ** 16 - dropped))
-
-
-class WaveletMlp(nn.Module):
-    """DWT and the MLP of its level: two 1x1 convolutions on the stacked sub-bands, with an activation between.
-
-    `(B, in_features, H, W)` -> `(B, out_features, ceil(H / 2), ceil(W / 2))`. A map `extra`, of `extra_features`
-    channels and the size of the output, is stacked after the sub-bands.
-    """
-
-    def __init__(
-            self,
-            in_features: int,
-            hidden_features: int,
-            out_features: int,
-            wavelet: str = 'haar',
-            act_layer: Type[nn.Module] = nn.GELU,
-            drop: Union[float, Tuple[float, float]] = 0.,
-            extra_features: int = 0,
-            device=None,
-            dtype=None,
-    ):
-        dd = {'device': device, 'dtype': dtype}
-        super().__init__()
-        drop1, drop2 = to_2tuple(drop)
-        self.fc1 = WaveletConv2d(in_features, hidden_features, wavelet, extra_features, **dd)
-        self.act = act_layer()
-        self.drop1 = Dropout(drop1)
-        self.fc2 = nn.Conv2d(hidden_features, out_features, 1, **dd)
-        self.drop2 = Dropout(drop2)
-
-    def forward(self, x: torch.Tensor, extra: Optional[torch.Tensor] = None) -> torch.Tensor:
-        x = self.fc1(x, extra)
-        x = self.act(x)
-        x = self.drop1(x)
-        x = self.fc2(x)
-        x = self.drop2(x)
-        return x
-
-
-class UpConv2d(nn.ConvTranspose2d):
-    """Transposed convolution to exactly `stride` times the size, with one pixel of overlap between neighbours.
-
-    `(B, in_channels, H, W)` -> `(B, out_channels, stride * H, stride * W)`. An `affine` pair of scale and shift, each
-    `(out_channels,)`, is applied to the output.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int, device=None, dtype=None):
-        super().__init__(
-            in_channels, out_channels, stride + 2, stride=stride, padding=1, device=device, dtype=dtype)
-
-    def forward(self, x: torch.Tensor, affine: Optional[Tuple[torch.Tensor, torch.Tensor]] = None) -> torch.Tensor:
-        stride, weight, bias = self.stride[0], self.weight, self.bias
-        assert bias is not None  # for TorchScript
-        if affine is not None:
-            scale, shift = affine
-            weight, bias = weight * scale[:, None, None], bias * scale + shift
-        if self.out_channels > 4:
-            if not self.training:
-                return F.conv_transpose2d(x, weight, bias, self.stride, self.padding)
-            # oneDNN sums the gradient of a bias inside the convolution much more slowly than outside
-            x = F.conv_transpose2d(x, weight, None, self.stride, self.padding)
-            return x.add_(bias[:, None, None].to(x.dtype))
-        # Few output channels leave the vector lanes of a transposed convolution empty (measured on CPUs). A kernel of
-        # stride + 2 reaches only the neighbouring inputs, so it is also a 3x3 convolution to one channel for each
-        # pixel of a stride x stride cell.
-        weight = F.pad(weight, [stride - 1] * 4)
-        weight = weight.view(self.in_channels, self.out_channels, 3, stride, 3, stride).flip(2, 4)
-        weight = weight.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
-        x = F.conv2d(x, weight, bias.repeat_interleave(stride * stride), padding=1)
-        return F.pixel_shuffle(x, stride)
-
-
-def norm_affine(norm: nn.Module) -> Optional[Tuple[torch.Tensor, torch.Tensor]]:
-    """Scale and shift, each `(channels,)`, of a batch norm with its running statistics. None for any other norm."""
-    if type(norm) is not nn.BatchNorm2d or not (norm.affine and norm.track_running_stats):
-        return None
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    return scale, norm.bias - norm.running_mean * scale
-
-
-def inference_affine(
-        x: torch.Tensor, norm: nn.Module, *layers: nn.Module) -> Optional[Tuple[torch.Tensor, torch.Tensor]]:
-    """What `norm_affine` gives, where the output of the layers before can be overwritten with that of `norm` unnoticed.
-
-    That is: no gradients, no trace (torch.fx makes `x` a proxy), and no hooks on any of them. To get the memory of
-    another large map from the system takes a CPU longer than the arithmetic.
-    """
-    traced = isinstance(x, torch.fx.Proxy) or torch.jit.is_tracing()
-    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (norm, *layers))
-    return None if traced or hooked or norm.training or torch.is_grad_enabled() else norm_affine(norm)
-
-
-def fold_norm(up: UpConv2d, norm: nn.Module) -> nn.Module:
-    """Take a batch norm of the output of `up` into its weights, for inference.
-
-    Returns:
-        What is left of the norm: the identity, or `norm` itself if it is of another kind.
-    """
-    affine = norm_affine(norm)
-    if affine is None:
-        return norm
-    scale, shift = affine
-    with torch.no_grad():
-        up.weight.mul_(scale[:, None, None])
-        up.bias.mul_(scale).add_(shift)
-    return nn.Identity()
-
-
-class DepthwiseConv2d(nn.Conv2d):
-    """Depth-wise convolution. `(B, channels, H, W)` -> `(B, channels, H, W)`."""
-
-    def __init__(self, channels: int, kernel_size: int, device=None, dtype=None):
-        super().__init__(
-            channels, channels, kernel_size, padding=kernel_size // 2, groups=channels, device=device, dtype=dtype)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        bias = self.bias
-        assert bias is not None  # for TorchScript
-        if not self.training:
-            return F.conv2d(x, self.weight, bias, padding=self.padding, groups=self.groups)
-        x = F.conv2d(x, self.weight, None, padding=self.padding, groups=self.groups)
-        return x.add_(bias[:, None, None].to(x.dtype))  # outside, as in UpConv2d
+__all__ = ['IsotropicNet', 'WaveMix']
 
 
 class WaveMixBlock(nn.Module):
@@ -232,7 +55,7 @@ class WaveMixBlock(nn.Module):
     share of the channels. A depth-wise convolution mixes the levels.
 
     Raises:
-        ImportError, ValueError: as `check_wavelet`.
+        ImportError, ValueError: as `wavelet.wavelet_filters`.
         ValueError: there are more levels than channels.
     """
 
@@ -240,6 +63,7 @@ class WaveMixBlock(nn.Module):
             self,
             dim: int,
             levels: int = 4,
+            mlp_ratio: float = 1.,
             proj_drop: float = 0.,
             drop_path: float = 0.,
             wavelet: str = 'haar',
@@ -254,58 +78,38 @@ class WaveMixBlock(nn.Module):
             raise ValueError(
                 f'levels={levels} cannot split dim={dim} channels: every level needs at least one, so levels must be '
                 f'from 1 to {dim}.')
-        self.wavelet = wavelet
+        self.ll = LLSubband(wavelet, **dd)
         self.mlps = nn.ModuleList([
-            WaveletMlp(dim, dim, dim, wavelet, act_layer, drop=proj_drop, **dd) for _ in range(levels)])
+            WaveletMlp(dim, int(mlp_ratio * dim), dim, wavelet, act_layer, drop=proj_drop, **dd)
+            for _ in range(levels)])
         self.ups = nn.ModuleList([
             # the first dim % levels levels take one channel more
-            UpConv2d(dim, (dim + levels - 1 - i) // levels, stride=2 ** (i + 1), **dd) for i in range(levels)])
-        self.conv_dw = DepthwiseConv2d(dim, 5, **dd)
+            conv_transpose2d(dim, (dim + levels - 1 - i) // levels, stride=2 ** (i + 1), **dd) for i in range(levels)])
+        self.conv_dw = nn.Conv2d(dim, dim, 5, padding=2, groups=dim, **dd)
         self.act = act_layer()
         self.norm = norm_layer(dim, **dd)
         self.drop_path = DropPath(drop_path) if drop_path > 0. else nn.Identity()
 
-    def _mix_channels(self, ll: torch.Tensor) -> List[torch.Tensor]:
-        outs = []
-        for i, mlp in enumerate(self.mlps):
-            if i > 0:
-                ll = low_pass(ll, self.wavelet)
-            outs.append(mlp(ll))
-        return outs
-
-    def _mix_levels(self, x: torch.Tensor) -> torch.Tensor:
-        return self.act(self.conv_dw(x))
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         height, width = x.shape[-2:]
-        shortcut = x
-        # The backward pass computes the cheap parts again rather than keep what they hold, in every block. Never with
-        # timm's reentrant checkpoints, which give lists of tensors no gradient.
-        if self.training and not torch.jit.is_scripting():
-            levels = checkpoint(self._mix_channels, x, use_reentrant=False)
-        else:
-            levels = self._mix_channels(x)
+        shortcut = ll = x
         outs = []
-        for i, up in enumerate(self.ups):
-            outs.append(up(levels[i])[..., :height, :width])
+        for i, (mlp, up) in enumerate(zip(self.mlps, self.ups)):
+            if i > 0:
+                ll = self.ll(ll)
+            outs.append(up(mlp(ll))[..., :height, :width])
         x = torch.cat(outs, dim=1)
-        if self.training and not torch.jit.is_scripting():
-            x = checkpoint(self._mix_levels, x, use_reentrant=False)
-        else:
-            x = self._mix_levels(x)
-        affine = None if torch.jit.is_scripting() else inference_affine(x, self.norm, self.conv_dw, self.act)
-        if affine is not None:
-            scale, shift = affine
-            if x.dtype == scale.dtype:  # not half precision of autocast, which each step would round
-                return x.mul_(scale[:, None, None]).add_(shift[:, None, None]).add_(shortcut)
-        return shortcut + self.drop_path(self.norm(x))  # in this order torch.export with dynamic sizes is fast
+        x = self.conv_dw(x)
+        x = self.act(x)
+        x = self.norm(x)
+        return shortcut + self.drop_path(x)
 
 
 class WaveMixLiteBlock(nn.Module):
     """WaveMix-Lite block, section 3.3 and figure 2 of the paper. `(B, dim, H, W)` -> `(B, dim, H, W)`.
 
     Raises:
-        ImportError, ValueError: as `check_wavelet`.
+        ImportError, ValueError: as `wavelet.wavelet_filters`.
         ValueError: `levels` is not 1, or `dim` cannot be divided by 4.
     """
 
@@ -313,6 +117,7 @@ class WaveMixLiteBlock(nn.Module):
             self,
             dim: int,
             levels: int = 1,
+            mlp_ratio: float = 2.,
             proj_drop: float = 0.,
             drop_path: float = 0.,
             wavelet: str = 'haar',
@@ -330,31 +135,25 @@ class WaveMixLiteBlock(nn.Module):
                 f'dim={dim} cannot be split into the four sub-bands of a WaveMix-Lite block: use a multiple of 4, '
                 f'such as {dim + -dim % 4}.')
         self.conv_pw = nn.Conv2d(dim, dim // 4, 1, **dd)
-        self.mlp = WaveletMlp(dim // 4, 2 * dim, dim, wavelet, act_layer, drop=(proj_drop, 0.), **dd)
-        self.up = UpConv2d(dim, dim, stride=2, **dd)
+        self.mlp = WaveletMlp(
+            dim // 4, int(mlp_ratio * dim), dim, wavelet, act_layer, drop=(proj_drop, 0.), **dd)
+        self.up = conv_transpose2d(dim, dim, stride=2, **dd)
         self.norm = norm_layer(dim, **dd)
         self.drop_path = DropPath(drop_path) if drop_path > 0. else nn.Identity()
-
-    def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.mlp(self.conv_pw(x))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         height, width = x.shape[-2:]
         shortcut = x
-        if self.training and not torch.jit.is_scripting():
-            x = checkpoint(self._feed_forward, x, use_reentrant=False)
-        else:
-            x = self._feed_forward(x)
-        affine = None if torch.jit.is_scripting() else inference_affine(x, self.norm, self.up)
-        x = self.up(x, affine)[..., :height, :width]
-        if affine is not None:
-            return x.add_(shortcut)
-        return shortcut + self.drop_path(self.norm(x))
+        x = self.conv_pw(x)
+        x = self.mlp(x)
+        x = self.up(x)[..., :height, :width]
+        x = self.norm(x)
+        return shortcut + self.drop_path(x)
 
     @torch.jit.ignore
     def reparameterize(self) -> None:
-        """Fold the batch norm into the transposed convolution, for inference."""
-        self.norm = fold_norm(self.up, self.norm)
+        """Fuse the batch norm into the transposed convolution, for inference."""
+        self.norm = fuse_batch_norm(self.up, self.norm)
 
 
 class WaveMixCascadeBlock(nn.Module):
@@ -365,7 +164,7 @@ class WaveMixCascadeBlock(nn.Module):
     a WaveMix-Lite block.
 
     Raises:
-        ImportError, ValueError: as `check_wavelet`.
+        ImportError, ValueError: as `wavelet.wavelet_filters`.
         ValueError: `levels` is less than 1, or `dim` cannot be divided by 4.
     """
 
@@ -373,6 +172,7 @@ class WaveMixCascadeBlock(nn.Module):
             self,
             dim: int,
             levels: int = 3,
+            mlp_ratio: float = 2.,
             proj_drop: float = 0.,
             drop_path: float = 0.,
             wavelet: str = 'haar',
@@ -389,14 +189,14 @@ class WaveMixCascadeBlock(nn.Module):
             raise ValueError(
                 f'dim={dim} cannot be split into the four sub-bands of a cascaded WaveMix block: use a multiple of 4, '
                 f'such as {dim + -dim % 4}.')
-        self.wavelet = wavelet
+        self.ll = LLSubband(wavelet, **dd)
         out_dims = [dim // 2] * (levels - 1) + [dim]  # of each level, from the coarsest, as they run
         extra_dims = [0] + out_dims[:-1]
         self.conv_pw = nn.Conv2d(dim, dim // 4, 1, **dd)
         self.mlps = nn.ModuleList([
-            WaveletMlp(dim // 4, 2 * dim, dim, wavelet, act_layer, (proj_drop, 0.), extra_dim, **dd)
+            WaveletMlp(dim // 4, int(mlp_ratio * dim), dim, wavelet, act_layer, (proj_drop, 0.), extra_dim, **dd)
             for extra_dim in extra_dims])
-        self.ups = nn.ModuleList([UpConv2d(dim, out_dim, stride=2, **dd) for out_dim in out_dims])
+        self.ups = nn.ModuleList([conv_transpose2d(dim, out_dim, stride=2, **dd) for out_dim in out_dims])
         self.norms = nn.ModuleList([norm_layer(out_dim, **dd) for out_dim in out_dims])
         self.drop_path = DropPath(drop_path) if drop_path > 0. else nn.Identity()
 
@@ -404,25 +204,18 @@ class WaveMixCascadeBlock(nn.Module):
         shortcut = x
         lls = [self.conv_pw(x)]
         for _ in range(len(self.mlps) - 1):
-            lls.append(low_pass(lls[-1], self.wavelet))
+            lls.append(self.ll(lls[-1]))
         coarser: Optional[torch.Tensor] = None
         for mlp, up, norm in zip(self.mlps, self.ups, self.norms):
             ll = lls.pop()
-            if self.training and not torch.jit.is_scripting():
-                x = checkpoint(mlp, ll, coarser, use_reentrant=False)
-            else:
-                x = mlp(ll, coarser)
-            affine = None if torch.jit.is_scripting() else inference_affine(x, norm, up)
-            x = up(x, affine)[..., :ll.shape[-2], :ll.shape[-1]]
-            if affine is None:
-                x = norm(x)
-            coarser = x
+            x = up(mlp(ll, coarser))[..., :ll.shape[-2], :ll.shape[-1]]
+            coarser = x = norm(x)
         return shortcut + self.drop_path(x)
 
     @torch.jit.ignore
     def reparameterize(self) -> None:
-        """Fold the batch norms into the transposed convolutions, for inference."""
-        self.norms = nn.ModuleList([fold_norm(up, norm) for up, norm in zip(self.ups, self.norms)])
+        """Fuse the batch norms into the transposed convolutions, for inference."""
+        self.norms = nn.ModuleList([fuse_batch_norm(up, norm) for up, norm in zip(self.ups, self.norms)])
 
 
 class Stem(nn.Sequential):
@@ -481,29 +274,51 @@ class Stem(nn.Sequential):
         return x
 
 
-class PreserveGradFormat(torch.autograd.Function):
-    """Identity that hands back the gradient in the memory format of the input.
+@torch.fx.wrap  # no tracer can follow control flow that depends on gradients
+def keep_grad_format(x: torch.Tensor) -> torch.Tensor:
+    """`x`, whose gradient will be in channels_last if `x` is.
 
     Global average pooling gives its gradient in NCHW, and from block to block the residual connections would carry it
     on: the backward pass of a batch norm on channels_last maps then took six times as long on a CPU.
     """
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        ctx.channels_last = x.is_contiguous(memory_format=torch.channels_last)
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
-        return grad.contiguous(memory_format=torch.channels_last if ctx.channels_last else torch.contiguous_format)
+    if not torch.jit.is_scripting() and x.requires_grad:
+        _keep_channels_last(x)
+    return x
 
 
-def map_size(img_size: int, stem_stride: int, patch_size: Optional[int]) -> int:
-    """Pixels along one side of the stem's map, of `img_size` pixels along that side of the image."""
+@torch.jit.unused
+def _keep_channels_last(x: torch.Tensor) -> None:
+    if x.stride(1) == 1 and not torch.compiler.is_compiling():
+        x.register_hook(lambda grad: grad.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
+
+
+def stem_size(img_size: int, stem_stride: int, patch_size: Optional[int]) -> int:
+    """Side of the stem's map in pixels, for a side of the image of `img_size` pixels."""
     return ((img_size - 1) // stem_stride ** 2 + 1) // (patch_size or 1)
 
 
-class TokenMixer(nn.Module):
+def check_levels(
+        levels: int,
+        img_size: Union[int, Tuple[int, int]],
+        stem_stride: int = 1,
+        patch_size: Optional[int] = None,
+) -> None:
+    """Check that images of `img_size` pixels give as many DWT levels.
+
+    Raises:
+        ValueError: they don't.
+    """
+    # a level halves at least one side: the stem's map of n pixels along its longer side has ceil(log2(n))
+    side = stem_size(max(to_2tuple(img_size)), stem_stride, patch_size)
+    max_levels = max(1, (side - 1).bit_length())
+    if levels > max_levels:
+        enough = ((patch_size or 1) * (2 ** (levels - 1) + 1) - 1) * stem_stride ** 2 + 1
+        raise ValueError(
+            f'levels={levels} is more than an image of img_size={img_size} gives: use levels up to '
+            f'{max_levels}, or img_size={enough} and more if your images have it.')
+
+
+class IsotropicNet(nn.Module):
     """Image classifier of section 3.1 of the paper, whatever its blocks. `(B, in_chans, H, W)` -> `(B, num_classes)`.
 
     Args:
@@ -537,7 +352,7 @@ class TokenMixer(nn.Module):
             num_classes: int = 1000,
             global_pool: str = 'avg',
             drop_rate: float = 0.,
-            proj_drop_rate: float = 0.5,
+            proj_drop_rate: float = 0.,
             drop_path_rate: float = 0.,
             act_layer: LayerType = 'gelu',
             norm_layer: LayerType = 'batchnorm2d',
@@ -666,30 +481,29 @@ class TokenMixer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.forward_features(x)
-        if self.training and not torch.jit.is_scripting():
-            x = PreserveGradFormat.apply(x)  # here, as it is the head's pooling that changes the gradient's format
+        x = keep_grad_format(x)
         x = self.forward_head(x)
         return x
 
 
-class WaveMix(TokenMixer):
+class WaveMix(IsotropicNet):
     """WaveMix image classifier, section 3.1 of the paper. `(B, in_chans, H, W)` -> `(B, num_classes)`.
 
     Any H and W from 1 up work, with a `patch_size` from one patch up: a level with an odd side is zero-padded and the
-    result cropped, so that every block keeps the size of the map. In training every block computes the cheap part of
-    its forward pass again in the backward pass, to save memory; `set_grad_checkpointing` does so for whole blocks.
+    result cropped, so that every block keeps the size of the map.
 
     Args:
         dim: Channels of every block (the first number in the paper's names).
         depth: Number of blocks (the second number).
         block: Block type, `WaveMixBlock`, `WaveMixLiteBlock` or `WaveMixCascadeBlock`.
         levels: DWT levels of a block. The paper takes as many as bring the image to 2x2.
+        mlp_ratio: Hidden channels of the MLPs as a multiple of `dim` (the authors' `mult`), None for that of the block
+            type: 1 in `WaveMixBlock`, 2 in the others.
         stem_stride: Stride of each of the two stem convolutions (the paper: 1 up to 64x64 pixels, 2 for 256x256).
         patch_size: Size and stride of the patches at the end of the stem, None for a stem without them.
-        img_size: Image size in pixels, only to check that it gives `levels`. Other sizes still work. Where a
-            registered model is asked for other `levels` than its own, it defaults to the size of its pretrained_cfg.
+        img_size: Image size in pixels, only to check that it gives `levels`. Other sizes still work.
         wavelet: 'haar', or any other discrete wavelet of PyWavelets with the extra `wavelets`.
-        kwargs: The other arguments of `TokenMixer`.
+        kwargs: The other arguments of `IsotropicNet`.
 
     Raises:
         ImportError: `wavelet` needs the extra `wavelets`.
@@ -703,6 +517,7 @@ class WaveMix(TokenMixer):
             depth: int,
             block: Type[nn.Module] = WaveMixBlock,
             levels: int = 4,
+            mlp_ratio: Optional[float] = None,
             stem_stride: int = 1,
             patch_size: Optional[int] = None,
             img_size: Optional[Union[int, Tuple[int, int]]] = None,
@@ -710,16 +525,11 @@ class WaveMix(TokenMixer):
             **kwargs: Any,
     ):
         if img_size is not None:
-            # a level halves at least one side: the stem's map of n pixels along its longer side has ceil(log2(n))
-            side = map_size(max(to_2tuple(img_size)), stem_stride, patch_size)
-            max_levels = max(1, (side - 1).bit_length())
-            if levels > max_levels:
-                enough = ((patch_size or 1) * (2 ** (levels - 1) + 1) - 1) * stem_stride ** 2 + 1
-                raise ValueError(
-                    f'levels={levels} is more than an image of img_size={img_size} gives: use levels up to '
-                    f'{max_levels}, or img_size={enough} and more if your images have it.')
-        super().__init__(
-            dim, depth, partial(block, levels=levels, wavelet=wavelet), stem_stride, patch_size, **kwargs)
+            check_levels(levels, img_size, stem_stride, patch_size)
+        block_args: Dict[str, Any] = dict(levels=levels, wavelet=wavelet)
+        if mlp_ratio is not None:
+            block_args['mlp_ratio'] = mlp_ratio
+        super().__init__(dim, depth, partial(block, **block_args), stem_stride, patch_size, **kwargs)
         self.levels = levels
 
 
@@ -740,6 +550,23 @@ def _rename_official(state_dict: Dict[str, torch.Tensor], levels: int) -> Dict[s
     return renamed
 
 
+def _unwrap(checkpoint: Dict[str, Any]) -> Dict[str, torch.Tensor]:
+    """The weights in a training checkpoint, without the prefix that a wrapper of the model gave all of them."""
+    containers = [
+        k for k, v in checkpoint.items()
+        if isinstance(v, dict) and v and all(isinstance(w, torch.Tensor) for w in v.values())]
+    if len(containers) > 1 and 'state_dict' not in containers:
+        raise ValueError(
+            f'The checkpoint holds weights in each of {", ".join(containers)}: '
+            'save the one that you mean as a file of its own, and load that.')
+    if containers:
+        checkpoint = checkpoint['state_dict' if 'state_dict' in containers else containers[0]]
+    for prefix in ('module.', '_orig_mod.', 'model.', 'net.'):  # of DDP, torch.compile and Lightning modules
+        if checkpoint and all(k.startswith(prefix) for k in checkpoint):
+            checkpoint = {k[len(prefix):]: v for k, v in checkpoint.items()}
+    return checkpoint
+
+
 def checkpoint_filter_fn(state_dict: Dict[str, torch.Tensor], model: nn.Module) -> Dict[str, torch.Tensor]:
     """Turn official weights into ours, and check that weights fit before any of them is loaded.
 
@@ -748,7 +575,7 @@ def checkpoint_filter_fn(state_dict: Dict[str, torch.Tensor], model: nn.Module) 
     Raises:
         ValueError: the weights do not fit; names the first keys that don't.
     """
-    state_dict = state_dict.get('state_dict', state_dict)
+    state_dict = _unwrap(state_dict)
     official = isinstance(model, WaveMix) and any(k.startswith('layers.') for k in state_dict)
     if official:
         state_dict = _rename_official(state_dict, model.levels)
@@ -822,6 +649,7 @@ _CIFAR100 = dict(
 _TINY_IMAGENET = dict(num_classes=200, mean=(0.4825, 0.4499, 0.3984), std=(0.2764, 0.2691, 0.2825))
 _GALAXY10 = dict(
     num_classes=10, input_size=(3, 256, 256), pool_size=(64, 64), mean=(0., 0., 0.), std=(1., 1., 1.))
+_P4 = dict(min_input_size=(3, 4, 4))  # a patch
 
 default_cfgs = generate_default_cfgs({
     'wavemix_16_5.fashion_mnist': _fashion_mnist_cfg('wavemix_16_5'),
@@ -837,23 +665,23 @@ default_cfgs = generate_default_cfgs({
     'wavemix_lite_256_10.cifar100': _official_cfg('cifar100/cifar100_78.81.pth', **_CIFAR100),
     'wavemix_lite_256_12.tiny_imagenet': _official_cfg(
         'tinyimagenet/tinyimagenet_62.51.pth', input_size=(3, 64, 64), pool_size=(64, 64), **_TINY_IMAGENET),
-    'wavemix_lite_192_16_p4.in1k': _official_cfg('ImageNet/wavemixlite_71.18.pth'),
-    'wavemix_lite_192_16_p4.galaxy10': _official_cfg('galaxy10/galaxy_90.23.pth', **_GALAXY10),
-    'wavemix_192_16_l3_p4.in1k': _official_cfg('ImageNet/wavemix_192_16_75.06.pth'),
+    'wavemix_lite_192_16_p4.in1k': _official_cfg('ImageNet/wavemixlite_71.18.pth', **_P4),
+    'wavemix_lite_192_16_p4.galaxy10': _official_cfg('galaxy10/galaxy_90.23.pth', **_P4, **_GALAXY10),
+    'wavemix_192_16_l3_p4.in1k': _official_cfg('ImageNet/wavemix_192_16_75.06.pth', **_P4),
     'wavemix_192_16_l3_p4.tiny_imagenet_128': _official_cfg(
-        'tinyimagenet/tiny_78.76.pth', input_size=(3, 128, 128), pool_size=(32, 32), **_TINY_IMAGENET),
+        'tinyimagenet/tiny_78.76.pth', input_size=(3, 128, 128), pool_size=(32, 32), **_P4, **_TINY_IMAGENET),
     'wavemix_192_16_l3_p4.tiny_imagenet_64': _official_cfg(
-        'tinyimagenet/tiny_71.69.pth', input_size=(3, 64, 64), pool_size=(16, 16), **_TINY_IMAGENET),
-    'wavemix_192_16_l3_p4.galaxy10': _official_cfg('galaxy10/galaxy_95.42.pth', **_GALAXY10),
-    'wavemix_256_16_l3_p4.in1k': _official_cfg('ImageNet/ImageNet73.03.pth'),
+        'tinyimagenet/tiny_71.69.pth', input_size=(3, 64, 64), pool_size=(16, 16), **_P4, **_TINY_IMAGENET),
+    'wavemix_192_16_l3_p4.galaxy10': _official_cfg('galaxy10/galaxy_95.42.pth', **_P4, **_GALAXY10),
+    'wavemix_256_16_l3_p4.in1k': _official_cfg('ImageNet/ImageNet73.03.pth', **_P4),
     'wavemix_256_16_l4.in1k': _official_cfg('ImageNet/imagenet4level_70.42.pth'),
     'wavemix_256_12_l2_p8.places365': _official_cfg(
-        'Places365/places365_54.94.pth', num_classes=365, pool_size=(28, 28)),
+        'Places365/places365_54.94.pth', num_classes=365, pool_size=(28, 28), min_input_size=(3, 8, 8)),
 })
 
 
 def _create_wavemix(
-        variant: str, pretrained: bool = False, model_cls: Type[TokenMixer] = WaveMix, **kwargs: Any) -> TokenMixer:
+        variant: str, pretrained: bool = False, model_cls: Type[IsotropicNet] = WaveMix, **kwargs: Any) -> IsotropicNet:
     hub_org = os.environ.get('TIMM_WAVEMIX_HUB_ORG')
     if hub_org:
         # our own weights from there, not from the package; a file that the caller names goes before
@@ -863,10 +691,13 @@ def _create_wavemix(
             kwargs['pretrained_cfg_overlay'] = dict(overlay, file=None, hf_hub_id=f'{hub_org}/{variant}.{cfg.tag}')
     tag = kwargs.get('pretrained_cfg')
     if tag is None or isinstance(tag, str):  # a config of the caller's own is left in peace
-        if 'levels' in kwargs:
-            kwargs.setdefault('img_size', resolve_pretrained_cfg(variant, tag).input_size[1:])
+        if 'levels' in kwargs and 'img_size' not in kwargs:
+            stem = {k: kwargs[k] for k in ('stem_stride', 'patch_size') if k in kwargs}
+            check_levels(kwargs['levels'], resolve_pretrained_cfg(variant, tag).input_size[1:], **stem)
         wavelet = kwargs.get('wavelet', 'haar')
-        if pretrained and not is_haar(wavelet) and not kwargs.get('pretrained_cfg_overlay'):
+        overlay = kwargs.get('pretrained_cfg_overlay') or {}
+        own_weights = any(overlay.get(k) for k in ('file', 'url', 'state_dict', 'hf_hub_id'))
+        if pretrained and not is_haar(wavelet) and not own_weights:
             raise ValueError(
                 f"The weights of {variant} were trained with wavelet='haar' and mean nothing to '{wavelet}': leave out "
                 "wavelet, or pretrained=True to train from scratch.")
@@ -880,7 +711,8 @@ def _create_wavemix(
     except (SafetensorError, UnpicklingError, EOFError, LookupError) as e:  # what readers make of a damaged file
         if not pretrained:
             raise
-        _create_wavemix(variant, **dict(kwargs, device='meta'))  # raises it too if an argument is at fault
+        # raises it too if an argument is at fault
+        _create_wavemix(variant, model_cls=model_cls, **dict(kwargs, device='meta'))
         raise RuntimeError(
             f'The weights of {variant} cannot be read, their file is damaged ({e!r}): '
             'delete it, from the cache if it is of the Hub, and fetch or install it again.') from e

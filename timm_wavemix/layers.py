@@ -1,0 +1,254 @@
+"""The layers of WaveMix that neither torch nor timm has.
+
+A layer that derives the weights of its convolutions has a `fuse` method: `timm.utils.reparameterize_model` puts what it
+returns, stock convolutions that hold these weights, in its place.
+"""
+from typing import Optional, Tuple, Type, Union
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from timm.layers import to_2tuple
+from torch.nn.utils import fuse_conv_bn_weights
+
+from .wavelet import DWT2d, haar_kernel, is_haar, pad_to_even
+
+__all__ = ['Dropout', 'OverlapAddConvTranspose2d', 'WaveletConv2d', 'WaveletMlp', 'conv_transpose2d', 'fuse_batch_norm']
+
+torch.fx.wrap('pad_to_even')  # torch.fx wants it said in every module that calls it
+
+
+class PadToEven(nn.Module):
+    """`pad_to_even` as a module."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return pad_to_even(x)
+
+
+class FusedWaveletConv2d(nn.Module):
+    """`WaveletConv2d` of stock convolutions, for inference."""
+
+    def __init__(self, transform: nn.Module, conv: nn.Conv2d, conv_extra: Optional[nn.Conv2d]):
+        super().__init__()
+        self.transform = transform
+        self.conv = conv
+        self.conv_extra = conv_extra
+
+    def forward(self, x: torch.Tensor, extra: Optional[torch.Tensor] = None) -> torch.Tensor:
+        x = self.conv(self.transform(x))
+        if self.conv_extra is not None:
+            x = x + self.conv_extra(extra)
+        return x
+
+
+class WaveletConv2d(nn.Module):
+    """1x1 convolution of the sub-bands of a one-level DWT, and of a map of their size stacked after them, if any.
+
+    `(B, in_channels, H, W)` and `(B, extra_channels, ceil(H / 2), ceil(W / 2))` ->
+    `(B, out_channels, ceil(H / 2), ceil(W / 2))`. The weight is that of the 1x1 convolution,
+    `(out_channels, 4 * in_channels + extra_channels, 1, 1)`, with the sub-bands in the order of `wavelet.py`.
+
+    Raises:
+        ImportError, ValueError: as `wavelet.wavelet_filters`.
+    """
+
+    def __init__(
+            self,
+            in_channels: int,
+            out_channels: int,
+            wavelet: str = 'haar',
+            extra_channels: int = 0,
+            device=None,
+            dtype=None,
+    ):
+        dd = {'device': device, 'dtype': dtype}
+        super().__init__()
+        self.in_channels = in_channels
+        self.extra_channels = extra_channels
+        conv = nn.Conv2d(4 * in_channels + extra_channels, out_channels, 1, **dd)
+        self.weight, self.bias = conv.weight, conv.bias
+        self.dwt = None if is_haar(wavelet) else DWT2d(wavelet, **dd)
+
+    def forward(self, x: torch.Tensor, extra: Optional[torch.Tensor] = None) -> torch.Tensor:
+        weight = self.weight[:, :4 * self.in_channels]
+        if self.dwt is None:  # as one strided convolution, which never writes the coefficients to memory
+            x = F.conv2d(pad_to_even(x), haar_kernel(weight), self.bias, stride=2)
+        else:
+            x = F.conv2d(self.dwt(x), weight, self.bias)
+        if extra is not None:
+            x = x + F.conv2d(extra, self.weight[:, 4 * self.in_channels:])
+        return x
+
+    @torch.jit.ignore
+    def fuse(self) -> FusedWaveletConv2d:
+        """The same of stock convolutions. With Haar, the transform is part of their weights."""
+        weight, extra_weight = self.weight.detach().split([4 * self.in_channels, self.extra_channels], dim=1)
+        if self.dwt is None:
+            weight = haar_kernel(weight)
+        conv = _stock_conv2d(weight, self.bias.detach(), stride=1 if self.dwt is not None else 2)
+        return FusedWaveletConv2d(
+            PadToEven() if self.dwt is None else self.dwt,
+            conv,
+            _stock_conv2d(extra_weight, None) if self.extra_channels else None,
+        ).train(self.training)
+
+    def extra_repr(self) -> str:
+        return f'{self.in_channels}, {self.weight.shape[0]}, extra_channels={self.extra_channels}'
+
+
+def _stock_conv2d(weight: torch.Tensor, bias: Optional[torch.Tensor], stride: int = 1) -> nn.Conv2d:
+    """`nn.Conv2d` that holds copies of these."""
+    conv = nn.Conv2d(
+        weight.shape[1], weight.shape[0], weight.shape[2:], stride, bias=bias is not None,
+        device=weight.device, dtype=weight.dtype)
+    with torch.no_grad():
+        conv.weight.copy_(weight)
+        if bias is not None:
+            conv.bias.copy_(bias)
+    return conv
+
+
+@torch.fx.wrap  # no tracer can follow control flow that depends on the device
+def dropout(x: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    """`F.dropout`, quicker in eager mode on a CPU, where the rate is a multiple of 2^-16, but neither 0 nor 1."""
+    if not training or p in (0., 1.) or x.device.type != 'cpu' or torch.jit.is_scripting() or \
+            torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return F.dropout(x, p, training)
+    # To draw the mask takes torch longer than the rest of an MLP: it draws one number after the other, on one thread.
+    # Here each of them is good for four elements.
+    bits = torch.randint(-2 ** 63, 2 ** 63 - 1, ((x.numel() + 3) // 4,), dtype=torch.int64).view(torch.int16)
+    like = torch.empty_like(x, dtype=torch.int16)
+    dropped = min(max(1, round(p * 2 ** 16)), 2 ** 16 - 2)  # what is kept times 2^16 would overflow float16
+    keep = bits.as_strided(like.shape, like.stride()) >= dropped - 2 ** 15
+    return x * keep.to(x.dtype).mul_(2 ** 16 / (2 ** 16 - dropped))
+
+
+class Dropout(nn.Dropout):
+    """Dropout of a tensor of any shape, as `dropout`."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return dropout(x, self.p, self.training)
+
+
+class WaveletMlp(nn.Module):
+    """DWT and the MLP of its level: two 1x1 convolutions on the stacked sub-bands, with an activation between.
+
+    `(B, in_features, H, W)` -> `(B, out_features, ceil(H / 2), ceil(W / 2))`. A map `extra`, of `extra_features`
+    channels and the size of the output, is stacked after the sub-bands.
+    """
+
+    def __init__(
+            self,
+            in_features: int,
+            hidden_features: int,
+            out_features: int,
+            wavelet: str = 'haar',
+            act_layer: Type[nn.Module] = nn.GELU,
+            drop: Union[float, Tuple[float, float]] = 0.,
+            extra_features: int = 0,
+            device=None,
+            dtype=None,
+    ):
+        dd = {'device': device, 'dtype': dtype}
+        super().__init__()
+        drop1, drop2 = to_2tuple(drop)
+        self.fc1 = WaveletConv2d(in_features, hidden_features, wavelet, extra_features, **dd)
+        self.act = act_layer()
+        self.drop1 = Dropout(drop1)
+        self.fc2 = nn.Conv2d(hidden_features, out_features, 1, **dd)
+        self.drop2 = Dropout(drop2)
+
+    def forward(self, x: torch.Tensor, extra: Optional[torch.Tensor] = None) -> torch.Tensor:
+        x = self.fc1(x, extra)
+        x = self.act(x)
+        x = self.drop1(x)
+        x = self.fc2(x)
+        x = self.drop2(x)
+        return x
+
+
+def _add_overlap(x: torch.Tensor, cell_dim: int, pixel_dim: int) -> torch.Tensor:
+    """Add the first and the last pixel of every cell to its neighbours, along one dimension. Leaves `size - 2`."""
+    to_previous, first, inner, last, to_next = x.split([1, 1, x.shape[pixel_dim] - 4, 1, 1], dim=pixel_dim)
+    unpadded = [0, 0] * (x.dim() - 1 - cell_dim)
+    first = first + F.pad(to_next, unpadded + [1, -1])  # moves it on by a cell
+    last = last + F.pad(to_previous, unpadded + [-1, 1])
+    return torch.cat([first, inner, last], dim=pixel_dim)
+
+
+class OverlapAdd(nn.Module):
+    """Puts cells of `stride + 2` pixels together so that neighbours overlap by two, and crops one at the borders.
+
+    `(B, (stride + 2)² * C, h, w)` -> `(B, C, stride * h, stride * w)`. The channels change quickest.
+    """
+
+    def __init__(self, stride: int):
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        size = self.stride + 2
+        x = x.permute(0, 2, 3, 1).unflatten(3, (size, size, -1))
+        x = _add_overlap(x, cell_dim=1, pixel_dim=3)
+        x = _add_overlap(x.transpose(2, 3), cell_dim=3, pixel_dim=4)
+        return x.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+
+    def extra_repr(self) -> str:
+        return f'stride={self.stride}'
+
+
+class OverlapAddConvTranspose2d(nn.Module):
+    """`nn.ConvTranspose2d` with a padding of 1 and a kernel of `stride + 2`, for large strides.
+
+    `(B, in_channels, H, W)` -> `(B, out_channels, stride * H, stride * W)`. A matrix product makes a cell of
+    `stride + 2` pixels of every input pixel, and cells overlap their neighbours by two. The general algorithm is many
+    times slower on a CPU.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, device=None, dtype=None):
+        super().__init__()
+        conv = nn.ConvTranspose2d(in_channels, out_channels, stride + 2, stride, padding=1, device=device, dtype=dtype)
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.weight, self.bias = conv.weight, conv.bias
+        self.overlap_add = OverlapAdd(stride)
+
+    def _cell_parameters(self) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Weight and bias of the 1x1 convolution to cells. The overlap has none: a pixel gets the bias once."""
+        stride = self.overlap_add.stride
+        weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)[:, :, None, None]
+        bias = F.pad(self.bias.expand(stride, stride, -1), [0, 0, 1, 1, 1, 1]).flatten()
+        return weight, bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight, bias = self._cell_parameters()
+        return self.overlap_add(F.conv2d(x, weight, bias))
+
+    @torch.jit.ignore
+    def fuse(self) -> nn.Sequential:
+        """The same with the 1x1 convolution as a layer."""
+        weight, bias = self._cell_parameters()
+        return nn.Sequential(_stock_conv2d(weight.detach(), bias.detach()), self.overlap_add).train(self.training)
+
+    def extra_repr(self) -> str:
+        return f'{self.in_channels}, {self.out_channels}'
+
+
+def conv_transpose2d(in_channels: int, out_channels: int, stride: int, device=None, dtype=None) -> nn.Module:
+    """Transposed convolution to `stride` times the size, with a kernel of `stride + 2`."""
+    dd = {'device': device, 'dtype': dtype}
+    if stride < 8:
+        return nn.ConvTranspose2d(in_channels, out_channels, stride + 2, stride, padding=1, **dd)
+    return OverlapAddConvTranspose2d(in_channels, out_channels, stride, **dd)
+
+
+def fuse_batch_norm(conv: nn.ConvTranspose2d, norm: nn.Module) -> nn.Module:
+    """Take a batch norm of the output of `conv` into its weights, for inference.
+
+    Returns:
+        What is left of the norm: the identity, or `norm` itself if it is of another kind.
+    """
+    if type(norm) is not nn.BatchNorm2d or norm.running_mean is None or norm.running_var is None:
+        return norm
+    conv.weight, conv.bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias, transpose=True)
+    return nn.Identity()
