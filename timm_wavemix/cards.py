@@ -11,7 +11,7 @@ from timm.models import PretrainedCfg
 from torch import nn
 
 from .mixers import MlpMixer2d
-from .wavemix import TokenMixer, WaveMix
+from .wavemix import IsotropicNet, WaveMix
 
 SECTIONS = ('dataset', 'weights', 'preprocessing', 'training', 'metrics', 'use')
 SHOWN_SECTIONS = ('dataset', 'preprocessing', 'training', 'metrics', 'use')
@@ -323,7 +323,7 @@ def check_card(text: str) -> None:
     _check_license(data)
 
 
-def make_card(model: TokenMixer, repo_id: str, facts: Dict[str, Any]) -> ModelCard:
+def make_card(model: IsotropicNet, repo_id: str, facts: Dict[str, Any]) -> ModelCard:
     """Make the model card.
 
     Args:
@@ -350,7 +350,7 @@ def inline(text: str) -> str:
     return text.replace('|', '&#124;').replace('`', '&#96;')
 
 
-def _metadata(model: TokenMixer, repo_id: str, facts: Dict[str, Any]) -> ModelCardData:
+def _metadata(model: IsotropicNet, repo_id: str, facts: Dict[str, Any]) -> ModelCardData:
     name = repo_id.rpartition('/')[2]
     dataset, weights = facts.get('dataset', {}), facts.get('weights', {})
     base_models = facts.get('base_model', [])
@@ -395,7 +395,7 @@ def _results(repo_id: str, facts: Dict[str, Any]) -> List[EvalResult]:
         for key, metric in PERCENTAGES.items() if key in metrics]
 
 
-def _description(model: TokenMixer, arxiv: str) -> str:
+def _description(model: IsotropicNet, arxiv: str) -> str:
     if isinstance(model, WaveMix):
         return (
             f'A [WaveMix](https://arxiv.org/abs/{arxiv}) image classifier: a fixed 2-D wavelet transform mixes the '
@@ -408,7 +408,7 @@ def _description(model: TokenMixer, arxiv: str) -> str:
         'tokens.')
 
 
-def _details(model: TokenMixer, facts: Dict[str, Any]) -> List[str]:
+def _details(model: IsotropicNet, facts: Dict[str, Any]) -> List[str]:
     cfg = config_of(model)
     lines = [
         f"- **Architecture:** `{cfg['architecture']}`",
@@ -428,7 +428,7 @@ def _details(model: TokenMixer, facts: Dict[str, Any]) -> List[str]:
     return lines
 
 
-def _usage(model: TokenMixer, repo_id: str) -> List[str]:
+def _usage(model: IsotropicNet, repo_id: str) -> List[str]:
     """Code that runs as it is pasted, for the channels and the class names of this model."""
     channels, *size = config_of(model)['input_size']
     mode = IMAGE_MODES.get(channels)
@@ -450,7 +450,7 @@ def _usage(model: TokenMixer, repo_id: str) -> List[str]:
     return [f'### {title}\n\n```python\n{code}```\n' for title, code in blocks.items()]
 
 
-def _comparison(model: TokenMixer, name: str, facts: Dict[str, Any]) -> List[str]:
+def _comparison(model: IsotropicNet, name: str, facts: Dict[str, Any]) -> List[str]:
     """Table of the model and of the published ones of the same dataset."""
     rows: List[Tuple[str, nn.Module, Dict[str, Any]]] = [(name, model, facts)]
     for file in sorted(hub_configs().glob('*.yaml')):

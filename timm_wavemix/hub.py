@@ -61,7 +61,7 @@ from .cards import (
     read_facts,
     registered_cfg,
 )
-from .wavemix import TokenMixer, checkpoint_filter_fn
+from .wavemix import IsotropicNet, checkpoint_filter_fn
 
 HPARAMS = 'train_hparams.yaml'  # as timm's own repositories have it
 PLACES = (  # arguments of train.py that tell where it ran, not how
@@ -282,7 +282,7 @@ def _fill(
 
 def _check_runs(model: nn.Module, source: str) -> None:
     """Classify a black image as the card tells to, which finds preprocessing that does not go with the model."""
-    if not isinstance(model, TokenMixer) or model.num_classes < 1:
+    if not isinstance(model, IsotropicNet) or model.num_classes < 1:
         raise ValueError(f"'{source}' has no classifier: push the model with its head.")
     with _blame(f"The model of '{source}' classifies no image, correct input_size, mean, std and so on in its config"):
         channels, height, width = config_of(model)['input_size']
@@ -326,7 +326,7 @@ def build(
         config = published if published.exists() else None
     facts = read_facts(config) if config else {}
     loaded = load_source(source, use_ema, weights)
-    model = cast(TokenMixer, loaded.model)  # as load_source has checked
+    model = cast(IsotropicNet, loaded.model)  # as load_source has checked
     names = _label_names(model, facts, source, config)
     config_of(model).pop('label_names', None)  # save_for_hf would write them twice
     with _blame(f"The files of '{source}' cannot be written"):  # safetensors has errors of its own for a full disk
@@ -356,7 +356,7 @@ def _full_name(name: str) -> str:
 
 
 def _label_names(
-        model: TokenMixer, facts: Dict[str, Any], source: str, config: Optional[Path]) -> Optional[List[str]]:
+        model: IsotropicNet, facts: Dict[str, Any], source: str, config: Optional[Path]) -> Optional[List[str]]:
     given = facts.get('label_names')
     if given and len(given) != model.num_classes:
         raise ValueError(f'{config} has {len(given)} label_names, the model {model.num_classes} classes: name all.')
