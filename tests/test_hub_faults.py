@@ -9,8 +9,8 @@ from importlib.util import find_spec
 
 import pytest
 from flask import Response, abort
-
 from hub_server import HubServer
+
 from timm_wavemix import hub
 
 NAME = 'wavemix_16_5.fashion_mnist'

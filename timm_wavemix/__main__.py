@@ -8,7 +8,8 @@ import sys
 def main() -> None:
     if sys.argv[1:2] == ['push']:
         from .hub import main as push  # only here, scripts don't need what it imports
-        return push(sys.argv[2:], prog='python -m timm_wavemix push')
+        push(sys.argv[2:], prog='python -m timm_wavemix push')
+        return
     parser = argparse.ArgumentParser(
         prog='python -m timm_wavemix',
         usage='%(prog)s [-h] SCRIPT [ARGS ...]\n       %(prog)s push [-h] NAME_OR_CHECKPOINT --repo-id ORG/NAME ...',
