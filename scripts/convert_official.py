@@ -16,7 +16,6 @@ from typing import List, Optional
 
 import timm
 import torch
-from huggingface_hub import hf_hub_download
 from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 from torchvision.datasets import CIFAR10
@@ -102,8 +101,7 @@ def verify(names: List[str], data: Path) -> bool:
     """
     all_right = True
     for name in names:
-        cfg = registered_cfg(name)
-        file = Path(hf_hub_download(str(cfg.hf_hub_id), str(cfg.hf_hub_filename)))
+        file = hub.fetch_weights(name)
         error = logit_error(name, file)
         right = error <= MAX_LOGIT_ERROR
         line = f"{name}: logits {'are' if right else 'are NOT'} those of the authors' package (error {error:.1e})"

@@ -167,8 +167,22 @@ def _load_name(name: str, weights: Optional[Path]) -> Source:
     if not cfg.has_weights:
         raise ValueError(f"'{name}' has no weights: train it and push the checkpoint.")
     # the package's file goes before the Hub's, wherever TIMM_WAVEMIX_HUB_ORG points
-    file = weights or cfg.file or hf_hub_download(str(cfg.hf_hub_id), str(cfg.hf_hub_filename))
-    return _fill(timm.create_model(name), _read_weights(Path(file)), name)
+    file = weights or (Path(cfg.file) if cfg.file else fetch_weights(name))
+    return _fill(timm.create_model(name), _read_weights(file), name)
+
+
+def fetch_weights(name: str) -> Path:
+    """Download the weights of a registered model that the Hub has, into huggingface_hub's cache.
+
+    Raises:
+        ValueError: They cannot be had.
+    """
+    cfg = registered_cfg(name)
+    repo_id = str(cfg.hf_hub_id)
+    try:
+        return Path(hf_hub_download(repo_id, str(cfg.hf_hub_filename)))
+    except Exception as error:
+        raise ValueError(f"The weights of '{name}' could not be fetched: {explain(error, repo_id)}") from error
 
 
 def _load_folder(folder: Path) -> Source:
@@ -270,7 +284,7 @@ def _check_runs(model: nn.Module, source: str) -> None:
     """Classify a black image as the card tells to, which finds preprocessing that does not go with the model."""
     if not isinstance(model, IsotropicNet) or model.num_classes < 1:
         raise ValueError(f"'{source}' has no classifier: push the model with its head.")
-    with _blame(f"The model of '{source}' does not classify an image with the preprocessing in its config"):
+    with _blame(f"The model of '{source}' classifies no image, correct input_size, mean, std and so on in its config"):
         channels, height, width = config_of(model)['input_size']
         if channels in IMAGE_MODES:
             transform = create_transform(**resolve_model_data_config(model))

@@ -21,6 +21,7 @@ AUTHORS = [name for name in timm.list_models(module='wavemix', pretrained=True)
            if timm.get_pretrained_cfg(name).hf_hub_id]
 needs_safe_globals = pytest.mark.skipif(
     not hasattr(torch.serialization, 'safe_globals'), reason='torch before 2.5 reads no argparse.Namespace safely')
+OLD_TIMM = tuple(map(int, timm.__version__.split('.')[:3])) < (1, 0, 31)
 
 
 def tree(server, repo_id='org/model'):
@@ -64,6 +65,8 @@ KINDS = {
 
 @pytest.fixture(params=KINDS.values(), ids=KINDS)
 def source(request, tmp_path):
+    if 'channels' in request.node.callspec.id and OLD_TIMM:
+        pytest.skip('this timm loads weights of one or three channels only')
     return request.param if isinstance(request.param, str) else save(tmp_path / 'model', **request.param)
 
 
@@ -83,7 +86,7 @@ def test_every_block_of_code_runs_as_it_is_pasted(server, push, source, tmp_path
     names = config.get('label_names') or [f'class {i}' for i in range(config['num_classes'])]
     for title, code in blocks:
         if title == 'In transformers':
-            pytest.importorskip('transformers')
+            pytest.importorskip('transformers', exc_type=ImportError)  # with an old huggingface_hub
             names = config.get('label_names') or [f'LABEL_{i}' for i in range(config['num_classes'])]
         namespace = {}
         capsys.readouterr()
@@ -107,7 +110,7 @@ def test_every_block_of_code_runs_as_it_is_pasted(server, push, source, tmp_path
 @pytest.mark.parametrize(
     'kind', ['of the package', 'names of its own', 'one channel', 'oblong', 'Lite', 'FNet', 'MLP-Mixer'])
 def test_pushed_folder_is_the_same_model_in_transformers(server, push, pull, tmp_path, kind):
-    transformers = pytest.importorskip('transformers')
+    transformers = pytest.importorskip('transformers', exc_type=ImportError)
     source = KINDS[kind] if isinstance(KINDS[kind], str) else save(tmp_path / 'model', **KINDS[kind])
     code, _, err = push(source, '--repo-id', 'org/model')
     assert code == 0, err

