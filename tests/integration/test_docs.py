@@ -1,6 +1,10 @@
-"""The README says what is so: its code runs, its numbers are those of the models and of hub_configs/."""
+"""The documents say what is so: code runs, commands parse, numbers are those of the models and of hub_configs/."""
+import argparse
 import hashlib
 import re
+import runpy
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,31 +14,76 @@ import yaml
 import model_table
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / 'README.md').read_text()
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
+TRAINING = (ROOT / 'docs' / 'training.md').read_text(encoding='utf-8')
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding='utf-8') for path in sorted(
+        [*ROOT.glob('*.md'), *ROOT.glob('docs/*.md'), *ROOT.glob('docs/results/*.md'), ROOT / 'hub_configs/README.md'])}
 CONFIGS = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / 'hub_configs').glob('*.yaml')}
 OWN = {name for name in CONFIGS if 'training' in CONFIGS[name]}
 
 
-def test_python_blocks_run_in_order(monkeypatch, capsys):
+def code_blocks(page, language):
+    return re.findall(rf'^ *```{language}\n(.*?)```', PAGES[page], re.DOTALL | re.MULTILINE)
+
+
+def commands(page):
+    """The lines of all shell blocks that run one of our scripts, each as a list of arguments from the script on."""
+    for block in code_blocks(page, 'sh'):
+        for line in block.replace('\\\n', ' ').splitlines():
+            words = shlex.split(line, comments=True)
+            for i, word in enumerate(words):
+                if words[i - 1] == 'python' and word.startswith('scripts/'):
+                    yield words[i:]
+
+
+@pytest.mark.parametrize('page', [page for page in PAGES if code_blocks(page, 'python')])
+def test_python_blocks_run_in_order_and_print_what_they_say(page, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    blocks = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
-    blocks = [block for block in blocks if 'hf-hub:' not in block and '.in1k' not in block]  # those need the Hub
-    assert len(blocks) >= 4
+    blocks = [block for block in code_blocks(page, 'python') if 'hf-hub:' not in block and 'TIMM_WAVEMIX' not in block]
     namespace = {}
     for block in blocks:
         exec(block, namespace)
-    assert capsys.readouterr().out == 'Ankle boot\n'
-    assert [tuple(m.shape) for m in namespace['maps']] == [(2, 16, 28, 28)] * 2
-    assert namespace['embedding'].shape == (2, 16)
+    assert capsys.readouterr().out.splitlines() == re.findall(r'^print\(.*\)  # (.*)$', '\n'.join(blocks), re.MULTILINE)
+    if page == 'README.md':
+        assert [tuple(m.shape) for m in namespace['maps']] == [(1, 16, 28, 28)] * 2
+        assert namespace['embedding'].shape == (1, 16)
 
 
-def test_model_table_is_that_of_the_script():
-    shown = re.search(r'<!-- table: .*? -->\n(.*?)\n<!-- end of table -->', README, re.DOTALL).group(1)
-    assert shown == model_table.table()
+@pytest.mark.parametrize('page', [page for page in PAGES if list(commands(page))])
+def test_commands_have_arguments_that_the_scripts_take(page, monkeypatch):
+    class Parsed(Exception):
+        pass
+
+    def parse_args(self, *args):
+        parse_known_args(self, *args)
+        raise Parsed
+
+    def parse_known_args(self, *args):
+        namespace, unknown = self.parse_known_args(*args)
+        assert not unknown
+
+    monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', parse_args)
+    monkeypatch.chdir(ROOT)
+    for script, *args in commands(page):
+        monkeypatch.setattr(sys, 'argv', [script, *args])
+        if args:
+            with pytest.raises(Parsed):
+                runpy.run_path(script, run_name='__main__')
+        assert Path(script).is_file()
+
+
+def test_readme_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+def test_model_tables_are_those_of_the_script():
+    shown = re.search(r'<!-- tables: .*? -->\n(.*)<!-- end of tables -->', README, re.DOTALL).group(1)
+    assert re.findall(r'(?:^\|.*\n)+', shown, re.MULTILINE) == [f'{table}\n' for table in model_table.tables()]
 
 
 def test_table_of_trainings_has_the_measured_accuracies():
-    table = re.search(r'^\| model \| epochs .*\n((?:\|.*\n)+)', README, re.MULTILINE).group(1)
+    table = re.search(r'^\| model \| epochs .*\n((?:\|.*\n)+)', TRAINING, re.MULTILINE).group(1)
     shown = {name: accuracies for name, *accuracies in re.findall(
         r'^\| .*`(\w+)`.*? \| [^|]+ \| [^|]+ \| ([^|]+) \| ([^|]+) \| [^|]+ \|$', table, re.MULTILINE)}
     files = [*(ROOT / 'hub_configs' / f'{name}.yaml' for name in OWN), ROOT / 'docs' / 'resnet18.fashion_mnist.yaml']
@@ -44,12 +93,25 @@ def test_table_of_trainings_has_the_measured_accuracies():
         for name, m in metrics.items()}
 
 
-def test_every_file_that_the_readme_names_is_there():
-    links = re.findall(r'\]\((?!http|#)([^)]+)\)', README)
-    paths = re.findall(r'\b((?:scripts|docs|tests|hub_configs)/[\w./-]+\.\w+)', README)
-    assert links and paths
-    for path in {*links, *paths}:
-        assert (ROOT / path).exists(), path
+@pytest.mark.parametrize('page', PAGES)
+def test_files_and_headings_that_a_page_names_are_there(page):
+    for link in re.findall(r'\]\((?!http)([^)]+)\)', PAGES[page]):
+        path, _, anchor = link.partition('#')
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r'^#+ (.*)', target.read_text(encoding='utf-8'), re.MULTILINE)
+            assert anchor in [re.sub(r'[^\w -]', '', heading).lower().replace(' ', '-') for heading in headings], link
+    if not page.startswith('docs/results/'):
+        for path in re.findall(r'\b((?:scripts|docs|tests|hub_configs)/[\w./-]+\.\w+)', PAGES[page]):
+            assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize('page', [page for page in PAGES if page.startswith('docs/results/')])
+def test_generated_pages_say_so_and_have_their_command(page):
+    assert re.match(r'# .*\n\nGenerated, do not edit\. On ', PAGES[page])
+    (script, *_), *_ = commands(page)
+    assert script.startswith('scripts/benchmarks/')
 
 
 def test_every_shipped_weight_file_has_its_config():
@@ -75,4 +137,4 @@ def test_figures_of_official_weights_are_marked_as_claims(name):
     assert metrics['source'] == "the authors' claim"
     assert f'{metrics["top1"]:.2f}' in timm.get_pretrained_cfg(name).hf_hub_filename  # the authors put it there
     row, = re.findall(rf'^\| `{re.escape(name)}` .*', README, re.MULTILINE)
-    assert row.endswith(f'{metrics["top1"]:.2f} % (claim) |')
+    assert row.endswith(f"| {metrics['top1']:.2f} | the authors' claim |")
