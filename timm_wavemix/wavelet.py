@@ -11,11 +11,12 @@ The contract of everything here:
 * Any other discrete wavelet takes its filters from PyWavelets (the extra `wavelets`). It is computed in periodization
   mode, where an odd side repeats its last row or column.
 """
-from typing import Tuple
+from typing import Optional, Tuple
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.types import Device
 
 __all__ = ['DWT2d', 'IDWT2d', 'LLSubband', 'dwt2d', 'haar_kernel', 'idwt2d', 'is_haar', 'pad_to_even']
 
@@ -153,8 +154,9 @@ def haar_kernel(weight: torch.Tensor) -> torch.Tensor:
 
 class _Wavelet2d(nn.Module):
     """Holds the filters of a wavelet, built once."""
+    filters: torch.Tensor
 
-    def __init__(self, wavelet: str = 'haar', device=None, dtype=None):
+    def __init__(self, wavelet: str = 'haar', device: Device = None, dtype: Optional[torch.dtype] = None):
         super().__init__()
         self.wavelet = wavelet
         self.haar = is_haar(wavelet)
