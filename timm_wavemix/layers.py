@@ -169,13 +169,13 @@ class WaveletMlp(nn.Module):
         return x
 
 
-def _add_overlap(x: torch.Tensor, cell_dim: int, pixel_dim: int) -> torch.Tensor:
-    """Add the first and the last pixel of every cell to its neighbours, along one dimension. Leaves `size - 2`."""
-    to_previous, first, inner, last, to_next = x.split([1, 1, x.shape[pixel_dim] - 4, 1, 1], dim=pixel_dim)
-    unpadded = [0, 0] * (x.dim() - 1 - cell_dim)
-    first = first + F.pad(to_next, unpadded + [1, -1])  # moves it on by a cell
-    last = last + F.pad(to_previous, unpadded + [-1, 1])
-    return torch.cat([first, inner, last], dim=pixel_dim)
+def _add_overlap(x: torch.Tensor, size: int, cell_dim: int, pixel_dim: int) -> torch.Tensor:
+    """Add the first and the last of the `size` pixels of every cell to its neighbours, along one dimension."""
+    parts = x.split([1, 1, size - 4, 1, 1], dim=pixel_dim)  # a traced one cannot be unpacked
+    unpadded = [0, 0] * (-1 - cell_dim)
+    first = parts[1] + F.pad(parts[4], unpadded + [1, -1])  # moves it on by a cell
+    last = parts[3] + F.pad(parts[0], unpadded + [-1, 1])
+    return torch.cat([first, parts[2], last], dim=pixel_dim)
 
 
 class OverlapAdd(nn.Module):
@@ -191,8 +191,8 @@ class OverlapAdd(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         size = self.stride + 2
         x = x.permute(0, 2, 3, 1).unflatten(3, (size, size, -1))
-        x = _add_overlap(x, cell_dim=1, pixel_dim=3)
-        x = _add_overlap(x.transpose(2, 3), cell_dim=3, pixel_dim=4)
+        x = _add_overlap(x, size, cell_dim=-5, pixel_dim=-3)
+        x = _add_overlap(x.transpose(2, 3), size, cell_dim=-3, pixel_dim=-2)
         return x.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:

@@ -105,6 +105,7 @@ def _synthesise(coeffs: torch.Tensor, filters: torch.Tensor, dim: int) -> torch.
     return (low + high).narrow(dim, 2 * border + length // 2 - 1, 2 * n)
 
 
+@torch.fx.wrap  # nor loops over the filters
 def _dwt2d(x: torch.Tensor, filters: torch.Tensor, haar: bool) -> torch.Tensor:
     if haar:
         x = zero_pad(x)
@@ -114,6 +115,7 @@ def _dwt2d(x: torch.Tensor, filters: torch.Tensor, haar: bool) -> torch.Tensor:
     return _analyse(_analyse(x, filters, 2), filters, 3)
 
 
+@torch.fx.wrap
 def _idwt2d(coeffs: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
     return _synthesise(_synthesise(coeffs, filters, 3), filters, 2)
 

@@ -1,0 +1,273 @@
+"""What the tools of others do to a model: trace, wrap, replace, offload, compile, export and count its layers."""
+import copy
+
+import accelerate
+import onnx
+import onnxruntime
+import peft
+import ptflops
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from onnxruntime.quantization import quantize_dynamic
+from timm.utils.model import reparameterize_model
+from timm.utils.onnx import onnx_export
+from torch._dynamo.testing import CompileCounter
+from torch.ao.quantization import QConfigMapping, default_qconfig
+from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+from torch.func import functional_call, grad, vmap
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.feature_extraction import create_feature_extractor
+
+import timm_wavemix
+
+MODELS = timm.list_models(module='wavemix') + timm.list_models(module='mixers')
+MODELS = [name for name in MODELS if timm.models.model_entrypoint(name).__module__.startswith(timm_wavemix.__name__)]
+WAVEMIX = [name for name in MODELS if name.startswith('wavemix')]
+BLOCKS = {  # a small model of each block
+    'wavemix': dict(model_name='wavemix_16_5', depth=2, num_classes=3),
+    'wavemix_db2': dict(model_name='wavemix_16_5', depth=2, num_classes=3, wavelet='db2'),
+    'lite': dict(model_name='wavemix_lite_128_7', dim=16, depth=2, num_classes=3),
+    'lite_db2': dict(model_name='wavemix_lite_128_7', dim=16, depth=2, num_classes=3, wavelet='db2'),
+    'cascade': dict(model_name='wavemix_192_16_l3_p4', dim=16, depth=2, num_classes=3),
+    'fnet': dict(model_name='fnet2d_64_5', dim=16, depth=2, num_classes=3),
+    'mixer': dict(model_name='mlp_mixer2d_64_5', dim=16, depth=2, num_classes=3),
+}
+
+
+def create(model_name, **kwargs):
+    """A model in evaluation mode, whose batch norms have something to do."""
+    torch.manual_seed(0)
+    model = timm.create_model(model_name, **kwargs)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 2.)
+            torch.nn.init.normal_(module.bias)
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.)
+    return model.eval()
+
+
+def images(model, batch=2, height=32, width=32):
+    return torch.randn(batch, model.in_chans, height, width, generator=torch.Generator().manual_seed(1))
+
+
+# Tracers
+
+@pytest.mark.parametrize('name', MODELS)
+def test_torch_fx_traces_every_model(name):
+    model = create(name, depth=2)
+    x = images(model, 3, *model.pretrained_cfg['input_size'][1:])
+    traced = torch.fx.symbolic_trace(model)
+    torch.testing.assert_close(traced(x), model(x), rtol=1e-5, atol=1e-5)
+    extractor = create_feature_extractor(model, {'blocks.0': 'map'})
+    torch.testing.assert_close(extractor(x)['map'], model.forward_intermediates(x, [0])[1][0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('block', BLOCKS)
+def test_fx_quantization_of_a_deployed_model(block):
+    model = create(**BLOCKS[block])
+    deployed, x = reparameterize_model(model), images(model)
+    qconfig = QConfigMapping().set_global(default_qconfig)  # torch has none per channel for transposed convolutions
+    prepared = prepare_fx(deployed, qconfig, (x,))
+    torch.testing.assert_close(prepared(x), model(x), rtol=1e-4, atol=1e-4)
+    if block == 'lite':  # torch does not convert all operations of the others
+        quantized = convert_fx(prepared)(x)
+        assert quantized.shape == (2, 3) and quantized.isfinite().all()
+
+
+# Hooks and wrappers
+
+@pytest.mark.parametrize('gradients', [False, True])
+@pytest.mark.parametrize('block', BLOCKS)
+def test_a_global_hook_sees_every_layer_and_can_replace_what_it_returns(block, gradients):
+    model = create(**BLOCKS[block])
+    called, x = set(), images(model)
+    expected = model(x)
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda module, args, out: called.add(module))
+    try:
+        with torch.set_grad_enabled(gradients):
+            torch.testing.assert_close(model(x), expected)
+    finally:
+        handle.remove()
+    containers = (torch.nn.ModuleList,)
+    assert {n for n, m in model.named_modules() if m not in called and not isinstance(m, containers)} == set()
+
+    last = dict(model.named_modules())['blocks.0.drop_path']
+    last.register_forward_hook(lambda module, args, out: torch.zeros_like(out))
+    with torch.set_grad_enabled(gradients):
+        intermediates = model.forward_intermediates(x, [0])[1][0]
+        torch.testing.assert_close(intermediates, model.stem(x))
+
+
+@pytest.mark.parametrize('block', BLOCKS)
+def test_monte_carlo_drop_path_without_gradients(block):
+    model = create(**BLOCKS[block], drop_path_rate=0.5)
+    for module in model.modules():
+        if isinstance(module, timm.layers.DropPath):
+            module.train()
+    x = images(model, 1).repeat(32, 1, 1, 1)
+    with torch.no_grad():
+        assert len(model(x).unique(dim=0)) > 1
+
+
+@pytest.mark.parametrize('deploy', [False, True], ids=['plain', 'deployed'])
+@pytest.mark.parametrize('offload_buffers', [False, True])
+@pytest.mark.parametrize('block', BLOCKS)
+def test_offloaded_weights_give_the_same_logits(block, offload_buffers, deploy, tmp_path):
+    model = create(**BLOCKS[block])
+    x = images(model)
+    if deploy:
+        model = reparameterize_model(model)
+    on_disk, cpu = copy.deepcopy(model), torch.device('cpu')
+    with torch.no_grad():
+        expected = model(x)
+        accelerate.cpu_offload(model, cpu, offload_buffers=offload_buffers)
+        accelerate.disk_offload(on_disk, str(tmp_path), cpu, offload_buffers=offload_buffers)
+        assert all(p.device.type == 'meta' for m in (model, on_disk) for p in m.parameters())
+        torch.testing.assert_close(model(x), expected)
+        torch.testing.assert_close(on_disk(x), expected)
+
+
+@pytest.mark.parametrize('block, layers', [
+    ('wavemix', ['fc2']), ('lite', ['conv_pw', 'fc2']), ('cascade', ['conv_pw', 'fc2']), ('fnet', ['fc1', 'fc2']),
+    ('mixer', ['fc1', 'fc2'])])
+def test_lora_of_the_1x1_convolutions(block, layers):
+    config = peft.LoraConfig(r=2, target_modules=layers, modules_to_save=['head.fc'], init_lora_weights=False)
+    model = peft.get_peft_model(create(**BLOCKS[block]), config)
+    x = torch.randn(2, 3, 32, 32)
+    model(x).square().sum().backward()
+    assert all(p.grad.any() for p in model.parameters() if p.requires_grad)
+    expected = model(x)
+    torch.testing.assert_close(model.merge_and_unload()(x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('layer, name', [('fc1', 'WaveletConv2d'), ('ups.3', 'OverlapAddConvTranspose2d')])
+def test_lora_names_the_layer_that_it_cannot_take(layer, name):
+    with pytest.raises(ValueError, match=f'(?s)Target module {name}.* is not supported'):
+        peft.get_peft_model(create(**BLOCKS['wavemix']), peft.LoraConfig(target_modules=[layer]))
+
+
+# torch.func
+
+@pytest.mark.parametrize('block', BLOCKS)
+def test_gradients_per_image_by_torch_func(block):
+    model = create(**BLOCKS[block])
+    params, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+    x, target = images(model, 3), torch.tensor([0, 1, 2])
+
+    def loss(params, image, label):
+        return F.cross_entropy(functional_call(model, (params, buffers), (image[None],)), label[None])
+
+    actual = vmap(grad(loss), in_dims=(None, 0, 0))(params, x, target)
+    for i in range(3):
+        expected = torch.autograd.grad(loss(params, x[i], target[i]), list(params.values()))
+        for name, gradient in zip(params, expected):
+            torch.testing.assert_close(actual[name][i], gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('block', BLOCKS)
+def test_torch_func_draws_a_dropout_for_each_image_in_training(block):
+    model = create(**BLOCKS[block], proj_drop_rate=0.5, norm_layer='groupnorm1').train()
+    params = dict(model.named_parameters())
+    x = images(model, 1)[0].expand(4, -1, -1, -1)
+
+    def loss(params, image):
+        return functional_call(model, params, (image[None],)).square().sum()
+
+    for randomness, count in (('different', 4), ('same', 1)):
+        per_image = vmap(grad(loss), in_dims=(None, 0), randomness=randomness)(params, x)
+        assert len(per_image['stem.0.weight'].unique(dim=0)) == count
+
+
+@pytest.mark.parametrize('dim', [0, 1, 2, 3])
+def test_dropout_under_vmap_in_any_dimension(dim):
+    dropout = timm_wavemix.layers.Dropout(0.5)
+    x = torch.ones(6, 7, 8, 9)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        out = vmap(dropout, dim, dim, randomness='different')(x.contiguous(memory_format=memory_format))
+        assert out.shape == x.shape and set(out.unique().tolist()) == {0., 2.}
+        assert len(out.unique(dim=dim)) > 1
+
+
+# Compilers and exporters
+
+SIZES = [(64, 64), (65, 79), (63, 64), (56, 57), (96, 65), (60, 60), (77, 128), (100, 70)]
+
+
+@pytest.mark.recent_torch
+@pytest.mark.parametrize('training', [False, True])
+@pytest.mark.parametrize('block', ['wavemix', 'lite', 'cascade'])
+def test_one_compiled_model_serves_all_sizes(block, training):
+    torch._dynamo.reset()
+    model, graphs = create(**BLOCKS[block]).train(training), CompileCounter()
+    eager = copy.deepcopy(model)
+    compiled = torch.compile(model, dynamic=True, fullgraph=True, backend=graphs)
+    for i, size in enumerate(SIZES):
+        x = images(model, 2 + i % 3, *size)
+        with torch.set_grad_enabled(training):
+            torch.testing.assert_close(compiled(x), eager(x), rtol=1e-4, atol=1e-4)
+    assert graphs.frame_count <= 3
+
+
+@pytest.mark.recent_torch
+@pytest.mark.parametrize('deploy', [False, True], ids=['plain', 'deployed'])
+@pytest.mark.parametrize('block', ['wavemix', 'lite', 'cascade'])
+def test_export_with_a_dynamic_batch_height_and_width(block, deploy):
+    model = create(**BLOCKS[block])
+    given = reparameterize_model(model) if deploy else model
+    dims = {0: torch.export.Dim('batch'), 2: torch.export.Dim('height', min=16), 3: torch.export.Dim('width', min=16)}
+    exported = torch.export.export(given, (images(model, 2, 64, 48),), dynamic_shapes=(dims,)).module()
+    for i, size in enumerate(SIZES):
+        x = images(model, 1 + i % 3, *size)
+        torch.testing.assert_close(exported(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.recent_torch
+@pytest.mark.parametrize('name', WAVEMIX)
+def test_deployed_model_in_onnx(name, tmp_path):
+    model, file = create(name, depth=1, exportable=True), tmp_path / 'model.onnx'
+    size = max(32, 8 * (model.stem.min_size + 1))
+    deployed = reparameterize_model(model)
+    onnx_export(
+        deployed, str(file), example_input=images(model, 2, size, size), dynamic_size=True,
+        input_size=(model.in_chans, size, size), input_names=['input'], output_names=['output'])
+    graph = onnx.load(file).graph
+    weights = {initializer.name for initializer in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type in ('Conv', 'ConvTranspose')]
+    assert convolutions and all(set(node.input[1:]) <= weights for node in convolutions)
+
+    quantize_dynamic(file, tmp_path / 'int8.onnx')
+    session, int8 = (onnxruntime.InferenceSession(tmp_path / path) for path in ('model.onnx', 'int8.onnx'))
+    for batch, height, width in ((3, size, size), (1, size + 1, size + 5)):
+        x = images(model, batch, height, width)
+        expected = model(x).detach()
+        logits, quantized = (torch.from_numpy(s.run(None, {'input': x.numpy()})[0]) for s in (session, int8))
+        torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-4)
+        assert F.cosine_similarity(quantized, expected).min() > 0.9
+
+
+# The deployed form
+
+@pytest.mark.parametrize('name', MODELS)
+def test_every_deployed_model_gives_the_same_logits(name):
+    model = create(name, depth=2)
+    size = model.pretrained_cfg['input_size'][1:]
+    if not model.pretrained_cfg.get('fixed_input_size'):
+        size = (size[0] // 2 + 1, size[1] // 2 - 1)  # odd ones
+    x = images(model, 2, *size)
+    deployed = reparameterize_model(model)
+    torch.testing.assert_close(deployed(x), model(x), rtol=1e-5, atol=1e-5)
+    derived = (timm_wavemix.layers.WaveletConv2d, timm_wavemix.layers.OverlapAddConvTranspose2d)
+    assert not any(isinstance(module, derived) for module in deployed.modules())
+
+
+def test_ptflops_counts_the_operations_of_the_deployed_model():
+    model = reparameterize_model(create('wavemix_lite_128_7'))
+    with FlopCounterMode(display=False) as counter:
+        model(images(model, 1))
+    macs = counter.get_total_flops() / 2
+    counted, _ = ptflops.get_model_complexity_info(
+        model, (3, 32, 32), as_strings=False, print_per_layer_stat=False, backend='pytorch')
+    assert counted == pytest.approx(macs, rel=0.05)
