@@ -69,8 +69,9 @@ def zero_pad(x: torch.Tensor) -> torch.Tensor:
 
 def crop(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """The top left `height` x `width` pixels of `(B, C, H, W)`, without what `zero_pad` has added."""
-    if not torch.jit.is_scripting() and torch.compiler.is_dynamo_compiling():
-        # of a slice torch.compile wants to know whether it is all of x: it would make a graph for each answer
+    if not torch.jit.is_scripting() and torch.compiler.is_compiling():
+        # of a slice torch.compile wants to know whether it is all of x: it would make a graph for each answer, and
+        # torch.export would refuse a dynamic size
         return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
     return x[..., :height, :width]
 

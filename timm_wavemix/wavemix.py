@@ -98,7 +98,7 @@ class WaveMixBlock(nn.Module):
         for i, (mlp, up) in enumerate(zip(self.mlps, self.ups)):
             if i > 0:
                 ll = self.ll(ll)
-            outs.append(up(mlp(ll))[..., :height, :width])
+            outs.append(crop(up(mlp(ll)), height, width))
         x = torch.cat(outs, dim=1)
         x = self.conv_dw(x)
         x = self.act(x)

@@ -217,7 +217,8 @@ def test_one_compiled_model_serves_all_sizes(block, training):
 def test_export_with_a_dynamic_batch_height_and_width(block, deploy):
     model = create(**BLOCKS[block])
     given = reparameterize_model(model) if deploy else model
-    dims = {0: torch.export.Dim('batch'), 2: torch.export.Dim('height', min=16), 3: torch.export.Dim('width', min=16)}
+    # at fewer pixels the coarsest map of a cascade has one pixel, of which torch makes a graph of its own
+    dims = {0: torch.export.Dim('batch'), 2: torch.export.Dim('height', min=40), 3: torch.export.Dim('width', min=40)}
     exported = torch.export.export(given, (images(model, 2, 64, 48),), dynamic_shapes=(dims,)).module()
     for i, size in enumerate(SIZES):
         x = images(model, 1 + i % 3, *size)
@@ -235,6 +236,8 @@ def test_deployed_model_in_onnx(name, tmp_path):
         input_size=(model.in_chans, size, size), input_names=['input'], output_names=['output'])
     graph = onnx.load(file).graph
     weights = {initializer.name for initializer in graph.initializer}
+    # torch writes the LL filter, a buffer that is in no state_dict, as a constant
+    weights |= {node.output[0] for node in graph.node if node.op_type == 'Constant'}
     convolutions = [node for node in graph.node if node.op_type in ('Conv', 'ConvTranspose')]
     assert convolutions and all(set(node.input[1:]) <= weights for node in convolutions)
 
