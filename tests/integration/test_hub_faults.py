@@ -111,6 +111,14 @@ def test_second_run_opens_no_second_pull_request_of_the_same_content(server, pus
 # Ctrl-C
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_handled():
+    """A shell that starts the tests in the background tells them to ignore Ctrl-C."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
 def interrupt(*_):
     """Ctrl-C, and an answer that comes too late for it."""
     signal.raise_signal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else (
