@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
 
 # huggingface_hub reads its environment when it is imported, so before any test module
@@ -27,6 +28,17 @@ def markdown_rows(text):
     """The Markdown tables of a text: a list of rows, each a list of cells, for every table."""
     tables = re.findall(r'(?:^\|.*\|\n?)+', text, re.MULTILINE)
     return [[re.split(r' *\| *', line.strip('| ')) for line in table.splitlines()] for table in tables]
+
+
+def randomize_batch_norms(model):
+    """`model`, whose batch norms have something to do: a new one is the identity in evaluation mode."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 2.)
+            torch.nn.init.normal_(module.bias)
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.)
+    return model
 
 
 @pytest.fixture(scope='session')

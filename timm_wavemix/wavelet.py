@@ -223,7 +223,7 @@ class LLSubband(_Wavelet2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.haar:
             return F.conv2d(zero_pad(x), self.filters.to(x.dtype), stride=2, groups=self.channels)
-        return _dwt2d(x, self.filters, self.haar)
+        return _dwt2d(x, self.filters, haar=False)
 
 
 class IDWT2d(_Wavelet2d):

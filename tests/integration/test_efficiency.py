@@ -9,7 +9,7 @@ import torch.nn as nn
 from PIL import Image
 
 import efficiency as script
-from conftest import markdown_rows
+from conftest import markdown_rows, randomize_batch_norms
 from lib import measure, reference
 from timm_wavemix.wavemix import checkpoint_filter_fn
 
@@ -19,13 +19,7 @@ CPU = torch.device('cpu')
 def with_statistics(model):
     """Batch norms that have something to do."""
     torch.manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 2.)
-            nn.init.normal_(module.bias)
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 2.)
-    return model
+    return randomize_batch_norms(model)
 
 
 def assert_equal_logits(model, other):

@@ -17,6 +17,7 @@ from torchvision.datasets import CIFAR10
 
 import convert_official
 import timm_wavemix
+from conftest import randomize_batch_norms
 from hub_server import Repo
 from lib import reference
 from timm_wavemix import hub as hub_module
@@ -70,13 +71,7 @@ def official(name, dropout=0.5, **overrides):
     model = reference.authors_class()(
         initial_conv='pachify' if 'patch_size' in kwargs else 'strided', ff_channel=kwargs['final_dim'],
         dropout=dropout, **kwargs)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 2.)
-            torch.nn.init.normal_(module.bias)
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 2.)
-    return model.eval()
+    return randomize_batch_norms(model).eval()
 
 
 @pytest.fixture(params=KINDS)

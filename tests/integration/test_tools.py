@@ -21,9 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import timm_wavemix
+from conftest import randomize_batch_norms
 
 MODELS = timm.list_models(module='wavemix') + timm.list_models(module='mixers')
-MODELS = [name for name in MODELS if timm.models.model_entrypoint(name).__module__.startswith(timm_wavemix.__name__)]
 WAVEMIX = [name for name in MODELS if name.startswith('wavemix')]
 BLOCKS = {  # a small model of each block
     'wavemix': dict(model_name='wavemix_16_5', depth=2, num_classes=3),
@@ -39,14 +39,7 @@ BLOCKS = {  # a small model of each block
 def create(model_name, **kwargs):
     """A model in evaluation mode, whose batch norms have something to do."""
     torch.manual_seed(0)
-    model = timm.create_model(model_name, **kwargs)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 2.)
-            torch.nn.init.normal_(module.bias)
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 2.)
-    return model.eval()
+    return randomize_batch_norms(timm.create_model(model_name, **kwargs)).eval()
 
 
 def images(model, batch=2, height=32, width=32):
@@ -91,11 +84,10 @@ def test_a_global_hook_sees_every_layer_and_can_replace_what_it_returns(block, g
             torch.testing.assert_close(model(x), expected)
     finally:
         handle.remove()
-    containers = (torch.nn.ModuleList,)
-    assert {n for n, m in model.named_modules() if m not in called and not isinstance(m, containers)} == set()
+    layers = {n: m for n, m in model.named_modules() if not isinstance(m, torch.nn.ModuleList)}  # which is never called
+    assert [n for n, m in layers.items() if m not in called] == []
 
-    last = dict(model.named_modules())['blocks.0.drop_path']
-    last.register_forward_hook(lambda module, args, out: torch.zeros_like(out))
+    layers['blocks.0.drop_path'].register_forward_hook(lambda module, args, out: torch.zeros_like(out))
     with torch.set_grad_enabled(gradients):
         intermediates = model.forward_intermediates(x, [0])[1][0]
         torch.testing.assert_close(intermediates, model.stem(x))

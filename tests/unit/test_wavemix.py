@@ -15,6 +15,7 @@ from timm.models import create_feature_extractor
 from timm.optim import param_groups_layer_decay
 from timm.utils.model import reparameterize_model
 
+from conftest import randomize_batch_norms
 from timm_wavemix.layers import Dropout, OverlapAddConvTranspose2d
 
 PARAM_COUNTS = {  # with 10 classes, the figures of the paper's table 1 unrounded
@@ -40,14 +41,7 @@ def kwargs(request):
 def create(**kwargs):
     """A model whose batch norms have something to do."""
     torch.manual_seed(0)
-    model = timm.create_model(**kwargs)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 2.)
-            torch.nn.init.normal_(module.bias)
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 2.)
-    return model.eval()
+    return randomize_batch_norms(timm.create_model(**kwargs)).eval()
 
 
 def images(*size):
