@@ -572,8 +572,7 @@ def _unwrap(checkpoint: Dict[str, Any]) -> Dict[str, torch.Tensor]:
 def checkpoint_filter_fn(state_dict: Dict[str, torch.Tensor], model: nn.Module) -> Dict[str, torch.Tensor]:
     """Turn official weights into ours, and check that weights fit before any of them is loaded.
 
-    The first convolution and the classifier may differ in shape: timm adapts them to `in_chans` and `num_classes`, here
-    the convolution of weights of grey images is made one that gives the same for three equal channels.
+    The first convolution and the classifier may differ in shape: timm adapts them to `in_chans` and `num_classes`.
 
     Raises:
         ValueError: the weights do not fit; names the first keys that don't.
@@ -592,10 +591,6 @@ def checkpoint_filter_fn(state_dict: Dict[str, torch.Tensor], model: nn.Module) 
         raise ValueError(
             f'The weights are not of this model, {len(misfits)} keys or shapes differ, first {", ".join(misfits[:3])}: '
             'create the model whose weights they are, with the arguments that it was trained with.')
-
-    stem = state_dict['stem.0.weight']
-    if stem.shape[1] == 1 and model.in_chans != 1:  # timm adapts weights of three channels only
-        state_dict = {**state_dict, 'stem.0.weight': stem.float().expand(-1, 3, -1, -1) / 3}
 
     if official:
         # their transform stacks LL, then LH, HL and HH of the first channel, LH, HL and HH of the second, and so on
