@@ -50,7 +50,7 @@ def test_one_channel_sums_the_first_convolution(trained):
 
 
 @pytest.mark.skipif(
-    Version(timm.__version__) < Version('1.0.31'), reason='earlier versions of timm adapt weights of three channels only')
+    Version(timm.__version__) < Version('1.0.31'), reason='before, timm adapted weights of three channels only')
 @pytest.mark.parametrize('channels', [2, 3, 4])
 def test_weights_of_grey_images_see_the_same_in_equal_channels(channels):
     torch.manual_seed(0)
