@@ -20,6 +20,7 @@ from timm.data import create_transform, resolve_model_data_config
 from torch.utils.benchmark import Measurement, Timer
 
 import timm_wavemix  # noqa: F401  registers the models
+from benchmarks.lib.evaluate import image_mode
 from benchmarks.lib.report import BLUE, ORANGE, add_device_argument, output_file, require_matplotlib
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def classify(model: torch.nn.Module, device: torch.device) -> List[Result]:
     name_of = {re.sub('[^a-z]+', '_', name.lower()): name for name in names}
     transform = create_transform(**resolve_model_data_config(model))
     files = sorted(IMAGES.glob('*.png'))
-    images = [Image.open(file).convert('RGB') for file in files]
+    images = [Image.open(file).convert(image_mode(model)) for file in files]
 
     logits = model(torch.stack([transform(image) for image in images]).to(device))
     probabilities, classes = logits.softmax(dim=-1).max(dim=-1)
@@ -77,7 +78,7 @@ def classify(model: torch.nn.Module, device: torch.device) -> List[Result]:
 def count_predictions(model: torch.nn.Module, device: torch.device) -> torch.Tensor:
     """The confusion matrix of the images in the sheet: `(classes, classes)`, a row for each label."""
     transform = create_transform(**resolve_model_data_config(model))
-    sheet = Image.open(TEST_IMAGES).convert('RGB')
+    sheet = Image.open(TEST_IMAGES).convert(image_mode(model))
     matrix = []
     for top in range(0, sheet.height, SIDE):
         row = [sheet.crop((left, top, left + SIDE, top + SIDE)) for left in range(0, sheet.width, SIDE)]

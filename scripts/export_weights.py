@@ -18,7 +18,7 @@ from timm.data import create_transform, resolve_model_data_config
 from timm.models import load_state_dict
 
 import timm_wavemix
-from benchmarks.lib.evaluate import accuracy, load_split
+from benchmarks.lib.evaluate import accuracy, image_mode, load_split
 
 WEIGHTS = Path(timm_wavemix.__file__).parent / 'weights'
 MAX_COST = 0.02  # points of top-1 accuracy
@@ -27,7 +27,8 @@ MAX_COST = 0.02  # points of top-1 accuracy
 def measure(name: str, state_dict: Dict[str, torch.Tensor], data: Path) -> float:
     model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=dict(state_dict=state_dict))
     transform = create_transform(**resolve_model_data_config(model))
-    return accuracy(model, load_split(data, 'validation', transform=transform))
+    return accuracy(
+        model, load_split(data, 'validation', transform=transform, input_img_mode=image_mode(model)))
 
 
 def export(checkpoint: Path, name: str, data: Path) -> Path:

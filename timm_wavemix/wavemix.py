@@ -657,6 +657,7 @@ default_cfgs = generate_default_cfgs({
     'wavemix_16_5.fashion_mnist': _fashion_mnist_cfg('wavemix_16_5'),
     'wavemix_32_5.fashion_mnist': _fashion_mnist_cfg('wavemix_32_5'),
     'wavemix_64_5.fashion_mnist': _fashion_mnist_cfg('wavemix_64_5'),
+    'wavemix_lite_8_5.untrained': _cfg(input_size=(1, 28, 28), pool_size=(28, 28), mean=(0.5,), std=(0.5,)),
     'wavemix_lite_128_7.fashion_mnist': _fashion_mnist_cfg('wavemix_lite_128_7'),
     'wavemix_lite_256_7.fashion_mnist': _fashion_mnist_cfg('wavemix_lite_256_7'),
     'wavemix_lite_256_7_s2.untrained': _cfg(num_classes=1000, input_size=(3, 256, 256), pool_size=(64, 64)),
@@ -739,6 +740,13 @@ def wavemix_64_5(pretrained: bool = False, **kwargs: Any) -> WaveMix:
     """WaveMix-64/5 (table 1 of the paper)."""
     model_args = dict(dim=64, depth=5)
     return _create_wavemix('wavemix_64_5', pretrained=pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def wavemix_lite_8_5(pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    """WaveMix-Lite-8/5 for grey images, which the authors' README claims to reach 90 % on Fashion-MNIST."""
+    model_args = dict(dim=8, depth=5, block=WaveMixLiteBlock, levels=1)
+    return _create_wavemix('wavemix_lite_8_5', pretrained=pretrained, **dict(model_args, **kwargs))
 
 
 @register_model

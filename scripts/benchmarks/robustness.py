@@ -58,12 +58,13 @@ def corrupted_accuracy(model: nn.Module, corruption: nn.Module, data: Path, devi
         FileNotFoundError: There is no such folder.
         RuntimeError: The folder has no images.
     """
+    config = resolve_model_data_config(model)
     transform = v2.Compose([
         v2.ToImage(),
         v2.ToDtype(torch.float32, scale=True),
         corruption,
-        v2.RGB(),
-        create_transform(**resolve_model_data_config(model)),
+        v2.Grayscale(config['input_size'][0]),  # as many equal channels
+        create_transform(**config),
     ])
     torch.manual_seed(SEED)
     return accuracy(model, load_split(data, 'test', transform=transform, input_img_mode='L'), device)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from packaging.version import Version
 from PIL import Image
 from safetensors.torch import save_file
 from timm.models._hub import save_for_hf
@@ -46,6 +47,20 @@ def test_one_channel_sums_the_first_convolution(trained):
     model = load(state_dict=trained.state_dict(), in_chans=1)
     grey = images(1)
     torch.testing.assert_close(model(grey), trained(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(
+    Version(timm.__version__) < Version('1.0.31'), reason='before, timm adapted weights of three channels only')
+@pytest.mark.parametrize('channels', [2, 3, 4])
+def test_weights_of_grey_images_see_the_same_in_equal_channels(channels):
+    torch.manual_seed(0)
+    trained = timm.create_model('wavemix_lite_8_5').eval()
+    overlay = dict(state_dict={k: v.clone() for k, v in trained.state_dict().items()})
+    model = timm.create_model(
+        'wavemix_lite_8_5', pretrained=True, pretrained_cfg_overlay=overlay, in_chans=channels).eval()
+    grey = images(1)
+    torch.testing.assert_close(model(grey.expand(-1, channels, -1, -1)), trained(grey), rtol=1e-4, atol=1e-5)
+    assert overlay['state_dict']['stem.0.weight'].shape[1] == 1  # the caller's
 
 
 def test_another_number_of_classes_keeps_the_features(trained):
@@ -168,8 +183,9 @@ def test_shipped_weights_are_small():
 @pytest.mark.parametrize('name', SHIPPED)
 def test_shipped_weights_keep_their_accuracy(name):
     model = timm.create_model(name, pretrained=True).eval()
-    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-    sheet = Image.open(TEST_IMAGES).convert('RGB')
+    config = timm.data.resolve_model_data_config(model)
+    transform = timm.data.create_transform(**config)
+    sheet = Image.open(TEST_IMAGES).convert('L' if config['input_size'][0] == 1 else 'RGB')
     correct = 0
     for label in range(10):
         row = [transform(sheet.crop((28 * i, 28 * label, 28 * i + 28, 28 * label + 28))) for i in range(50)]

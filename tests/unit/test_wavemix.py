@@ -18,10 +18,11 @@ from timm.utils.model import reparameterize_model
 from conftest import randomize_batch_norms
 from timm_wavemix.layers import Dropout, OverlapAddConvTranspose2d
 
-PARAM_COUNTS = {  # with 10 classes, the figures of the paper's table 1 unrounded
+PARAM_COUNTS = {  # with 10 classes, the figures of the paper's table 1 unrounded, and one of the authors' README
     'wavemix_16_5': 182_442,
     'wavemix_32_5': 723_018,
     'wavemix_64_5': 2_878_602,
+    'wavemix_lite_8_5': 7_156,
     'wavemix_lite_128_7': 2_404_970,
     'wavemix_lite_256_7': 9_602_250,
     'wavemix_lite_256_7_s2': 9_602_250,

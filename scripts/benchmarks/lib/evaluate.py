@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any, Union
 
 import torch
-from timm.data import ImageDataset, create_dataset
+from timm.data import ImageDataset, create_dataset, resolve_model_data_config
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -26,6 +26,11 @@ def load_split(data: Path, split: str, **kwargs: Any) -> ImageDataset:
         raise FileNotFoundError(
             f"there is no folder '{folder}': write it with scripts/prepare_fashion_mnist.py, or name another.")
     return create_dataset('', folder, search_split=False, **kwargs)
+
+
+def image_mode(model: nn.Module) -> str:
+    """The mode of Pillow that images of this model have: 'L' for one channel, else 'RGB'."""
+    return 'L' if resolve_model_data_config(model)['input_size'][0] == 1 else 'RGB'
 
 
 def accuracy(model: nn.Module, dataset: Dataset, device: Union[str, torch.device] = 'cpu') -> float:
