@@ -334,7 +334,7 @@ def parse_args() -> argparse.Namespace:
         if unknown:
             parser.error(f"table {args.table} has no {kind} {', '.join(unknown)}: name some of {', '.join(known)}.")
     if not args.dry_run and not (args.timm / 'train.py').is_file():
-        parser.error(f"there is no '{args.timm / 'train.py'}': get it with scripts/clone_timm.py, or name it as --timm.")
+        parser.error(f"there is no '{args.timm / 'train.py'}': get it with scripts/clone_timm.py, or give --timm.")
     args.output = args.output.resolve()
     args.timm = args.timm.resolve()
     return args
