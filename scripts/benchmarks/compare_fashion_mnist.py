@@ -14,11 +14,11 @@ Accuracy is that of the last weights, on test images that are the same for every
 second are those of training steps in the median.
 
 With --ablation, WaveMix is trained with something else in place of its Haar transform, at the same shapes, with
-equal updates and one learning rate: other wavelets (`pip install -e '.[wavelets]'`), average pooling, which is the LL band
-alone, four learned 2x2 filters of stride 2 for each channel ("learned"), and one dense 2x2 convolution of stride 2 in
-place of Haar and the 1x1 convolution after it ("dense"). The last is the control: it is the same layer as Haar's up to
-an orthogonal change of its weights, on the same code path. "1_levels" to "3_levels" are the model with fewer levels of
-Haar than its 4. The models of other libraries need `pip install --group baselines`.
+equal updates and one learning rate: other wavelets (`pip install -e '.[wavelets]'`), average pooling, which is the LL
+band alone, four learned 2x2 filters of stride 2 for each channel ("learned"), and one dense 2x2 convolution of stride 2
+in place of Haar and the 1x1 convolution after it ("dense"). The last is the control: it is the same layer as Haar's up
+to an orthogonal change of its weights, on the same code path. "1_levels" to "3_levels" are the model with fewer levels
+of Haar than its 4. The models of other libraries need `pip install --group baselines`.
 
 A run that was cut off goes on from the last finished epoch when it is started again, to the same end.
 """
