@@ -316,7 +316,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--data-dir', type=Path, default='data', metavar='DIR',
         help='a folder with one for each data set (default: %(default)s)')
-    parser.add_argument('--download', action='store_true', help='let torchvision download CIFAR, MNIST, Fashion-MNIST')
+    parser.add_argument(
+        '--dataset-download', action='store_true', help='let torchvision download CIFAR, MNIST, Fashion-MNIST')
     parser.add_argument(
         '--timm', type=Path, default='pytorch-image-models', metavar='DIR',
         help="timm's repository, of scripts/clone_timm.py (default: %(default)s)")
@@ -346,7 +347,7 @@ def main() -> None:
         recipes, sizes = [], {}
         for name in args.data_sets:
             recipe = load_recipe(name, args.data_dir.resolve())
-            splits = recipe.splits(args.download)
+            splits = recipe.splits(args.dataset_download)
             if args.images:
                 folder = args.output / f'{name}.{args.images}_images'
                 folder.mkdir(parents=True, exist_ok=True)

@@ -22,8 +22,8 @@ OURS = {
 BASELINES = {'resnet18', *timm.list_models(module='baselines')}
 CLASSES = 'bright', 'dark', 'middling'
 TINY = (  # three epochs of four updates, and a time that gives one update
-    '--updates', 12, '--seconds', 1e-9, '--images', 18, '--batch-size', 4, '--lr', 1e-3, '--seeds', 42, '--image-size', 8,
-    '--precision', 'fp32', '--device', 'cpu')
+    '--updates', 12, '--seconds', 1e-9, '--images', 18, '--batch-size', 4, '--lr', 1e-3, '--seeds', 42,
+    '--image-size', 8, '--precision', 'fp32', '--device', 'cpu')
 UPDATES, TIME = script.BUDGETS
 
 

@@ -1,4 +1,4 @@
-"""The paper's recipes: the protocol of section 4.3 in all of them, and timm's train.py takes each on data of its layout."""
+"""The paper's recipes have the protocol of section 4.3, and timm's train.py takes each on data of its layout."""
 import csv
 import os
 import pickle

@@ -108,7 +108,7 @@ def test_a_part_of_torchvisions_data_keeps_its_labels(name, tmp_path, disk_witho
 # Bad input
 
 @pytest.mark.parametrize('table, name, words', [
-    (1, 'cifar10', 'add --dataset-download|--download'),
+    (1, 'cifar10', 'add --dataset-download'),
     (2, 'emnist_letters', 'prepare_paper_data.py emnist_letters'),
     (3, 'inat2021_mini', 'train_mini/CLASS/ and val/CLASS/'),
     (4, 'imagenet_64', 'register there'),
