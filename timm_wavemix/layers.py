@@ -3,26 +3,27 @@
 A layer that derives the weights of its convolutions has a `fuse` method: `timm.utils.reparameterize_model` puts what it
 returns, stock convolutions that hold these weights, in its place.
 """
-from typing import Optional, Tuple, Type, Union
+from typing import Any, Dict, Optional, Tuple, Type, Union, cast
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from timm.layers import to_2tuple
 from torch.nn.utils import fuse_conv_bn_weights
+from torch.types import Device
 
-from .wavelet import DWT2d, haar_kernel, is_haar, pad_to_even
+from .wavelet import DWT2d, haar_kernel, is_haar, zero_pad
 
 __all__ = ['Dropout', 'OverlapAddConvTranspose2d', 'WaveletConv2d', 'WaveletMlp', 'conv_transpose2d', 'fuse_batch_norm']
 
-torch.fx.wrap('pad_to_even')  # torch.fx wants it said in every module that calls it
+torch.fx.wrap('zero_pad')  # torch.fx wants it said in every module that calls it
 
 
-class PadToEven(nn.Module):
-    """`pad_to_even` as a module."""
+class ZeroPad(nn.Module):
+    """`zero_pad` as a module."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return pad_to_even(x)
+        return zero_pad(x)
 
 
 class FusedWaveletConv2d(nn.Module):
@@ -58,10 +59,10 @@ class WaveletConv2d(nn.Module):
             out_channels: int,
             wavelet: str = 'haar',
             extra_channels: int = 0,
-            device=None,
-            dtype=None,
+            device: Device = None,
+            dtype: Optional[torch.dtype] = None,
     ):
-        dd = {'device': device, 'dtype': dtype}
+        dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__()
         self.in_channels = in_channels
         self.extra_channels = extra_channels
@@ -72,7 +73,7 @@ class WaveletConv2d(nn.Module):
     def forward(self, x: torch.Tensor, extra: Optional[torch.Tensor] = None) -> torch.Tensor:
         weight = self.weight[:, :4 * self.in_channels]
         if self.dwt is None:  # as one strided convolution, which never writes the coefficients to memory
-            x = F.conv2d(pad_to_even(x), haar_kernel(weight), self.bias, stride=2)
+            x = F.conv2d(zero_pad(x), haar_kernel(weight), self.bias, stride=2)
         else:
             x = F.conv2d(self.dwt(x), weight, self.bias)
         if extra is not None:
@@ -82,12 +83,12 @@ class WaveletConv2d(nn.Module):
     @torch.jit.ignore
     def fuse(self) -> FusedWaveletConv2d:
         """The same of stock convolutions. With Haar, the transform is part of their weights."""
-        weight, extra_weight = self.weight.detach().split([4 * self.in_channels, self.extra_channels], dim=1)
+        weight, extra_weight = self.weight.split([4 * self.in_channels, self.extra_channels], dim=1)
         if self.dwt is None:
             weight = haar_kernel(weight)
-        conv = _stock_conv2d(weight, self.bias.detach(), stride=1 if self.dwt is not None else 2)
+        conv = _stock_conv2d(weight, self.bias, stride=1 if self.dwt is not None else 2)
         return FusedWaveletConv2d(
-            PadToEven() if self.dwt is None else self.dwt,
+            ZeroPad() if self.dwt is None else self.dwt,
             conv,
             _stock_conv2d(extra_weight, None) if self.extra_channels else None,
         ).train(self.training)
@@ -98,13 +99,10 @@ class WaveletConv2d(nn.Module):
 
 def _stock_conv2d(weight: torch.Tensor, bias: Optional[torch.Tensor], stride: int = 1) -> nn.Conv2d:
     """`nn.Conv2d` that holds copies of these."""
-    conv = nn.Conv2d(
-        weight.shape[1], weight.shape[0], weight.shape[2:], stride, bias=bias is not None,
-        device=weight.device, dtype=weight.dtype)
-    with torch.no_grad():
-        conv.weight.copy_(weight)
-        if bias is not None:
-            conv.bias.copy_(bias)
+    out_channels, in_channels, height, width = weight.shape
+    conv = nn.Conv2d(in_channels, out_channels, (height, width), stride, device='meta')  # which initializes nothing
+    conv.weight = nn.Parameter(weight.detach().clone())
+    conv.bias = None if bias is None else nn.Parameter(bias.detach().clone())
     return conv
 
 
@@ -119,9 +117,11 @@ def dropout(x: torch.Tensor, p: float, training: bool) -> torch.Tensor:
     # To draw the mask takes torch longer than the rest of an MLP: it draws one number after the other, on one thread.
     # Here each of them is good for four elements.
     bits = torch.randint(-2 ** 63, 2 ** 63 - 1, ((x.numel() + 3) // 4,), dtype=torch.int64).view(torch.int16)
-    like = torch.empty_like(x, dtype=torch.int16)
+    bits = bits[:x.numel()]
+    if x.dim() == 4 and x.stride(1) == 1:  # channels_last, so that mask and x lie alike
+        bits = bits.view(x.shape[0], x.shape[2], x.shape[3], x.shape[1]).permute(0, 3, 1, 2)
     dropped = min(max(1, round(p * 2 ** 16)), 2 ** 16 - 2)  # what is kept times 2^16 would overflow float16
-    keep = bits.as_strided(like.shape, like.stride()) >= dropped - 2 ** 15
+    keep = bits.reshape(x.shape) >= dropped - 2 ** 15
     return x * keep.to(x.dtype).mul_(2 ** 16 / (2 ** 16 - dropped))
 
 
@@ -148,10 +148,10 @@ class WaveletMlp(nn.Module):
             act_layer: Type[nn.Module] = nn.GELU,
             drop: Union[float, Tuple[float, float]] = 0.,
             extra_features: int = 0,
-            device=None,
-            dtype=None,
+            device: Device = None,
+            dtype: Optional[torch.dtype] = None,
     ):
-        dd = {'device': device, 'dtype': dtype}
+        dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__()
         drop1, drop2 = to_2tuple(drop)
         self.fc1 = WaveletConv2d(in_features, hidden_features, wavelet, extra_features, **dd)
@@ -207,11 +207,18 @@ class OverlapAddConvTranspose2d(nn.Module):
     times slower on a CPU.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, device=None, dtype=None):
+    def __init__(
+            self,
+            in_channels: int,
+            out_channels: int,
+            stride: int,
+            device: Device = None,
+            dtype: Optional[torch.dtype] = None,
+    ):
         super().__init__()
         conv = nn.ConvTranspose2d(in_channels, out_channels, stride + 2, stride, padding=1, device=device, dtype=dtype)
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.weight, self.bias = conv.weight, conv.bias
+        self.weight, self.bias = conv.weight, cast(nn.Parameter, conv.bias)
         self.overlap_add = OverlapAdd(stride)
 
     def _cell_parameters(self) -> Tuple[torch.Tensor, torch.Tensor]:
@@ -229,27 +236,34 @@ class OverlapAddConvTranspose2d(nn.Module):
     def fuse(self) -> nn.Sequential:
         """The same with the 1x1 convolution as a layer."""
         weight, bias = self._cell_parameters()
-        return nn.Sequential(_stock_conv2d(weight.detach(), bias.detach()), self.overlap_add).train(self.training)
+        return nn.Sequential(_stock_conv2d(weight, bias), self.overlap_add).train(self.training)
 
     def extra_repr(self) -> str:
         return f'{self.in_channels}, {self.out_channels}'
 
 
-def conv_transpose2d(in_channels: int, out_channels: int, stride: int, device=None, dtype=None) -> nn.Module:
+def conv_transpose2d(
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        device: Device = None,
+        dtype: Optional[torch.dtype] = None,
+) -> nn.Module:
     """Transposed convolution to `stride` times the size, with a kernel of `stride + 2`."""
-    dd = {'device': device, 'dtype': dtype}
+    dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
     if stride < 8:
         return nn.ConvTranspose2d(in_channels, out_channels, stride + 2, stride, padding=1, **dd)
     return OverlapAddConvTranspose2d(in_channels, out_channels, stride, **dd)
 
 
-def fuse_batch_norm(conv: nn.ConvTranspose2d, norm: nn.Module) -> nn.Module:
-    """Take a batch norm of the output of `conv` into its weights, for inference.
+def fuse_batch_norm(conv: nn.Module, norm: nn.Module) -> nn.Module:
+    """Take a batch norm of the output of a transposed convolution into its weights, for inference.
 
     Returns:
-        What is left of the norm: the identity, or `norm` itself if it is of another kind.
+        What is left of the norm: the identity, or `norm` itself if one of the two is of another kind.
     """
-    if type(norm) is not nn.BatchNorm2d or norm.running_mean is None or norm.running_var is None:
+    if type(conv) is not nn.ConvTranspose2d or type(norm) is not nn.BatchNorm2d or \
+            norm.running_mean is None or norm.running_var is None:
         return norm
     conv.weight, conv.bias = fuse_conv_bn_weights(
         conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias, transpose=True)

@@ -8,13 +8,14 @@ Stem, pooling and classifier are those of WaveMix, only the blocks differ. What 
 MLPs and the norms, are those that give the parameter counts of its table 1.
 """
 from functools import partial
-from typing import Any, Optional, Tuple, Type, Union
+from typing import Any, Dict, Optional, Tuple, Type, Union
 
 import torch
 import torch.nn as nn
 from timm.layers import DropPath, Mlp, to_2tuple
 from timm.models import generate_default_cfgs, register_model
 from torch import _assert
+from torch.types import Device
 
 from .layers import Dropout
 from .wavemix import IsotropicNet, _cfg, _create_wavemix, stem_size
@@ -43,10 +44,10 @@ class FNet2dBlock(nn.Module):
             drop_path: float = 0.,
             act_layer: Type[nn.Module] = nn.GELU,
             norm_layer: Type[nn.Module] = nn.BatchNorm2d,
-            device=None,
-            dtype=None,
+            device: Device = None,
+            dtype: Optional[torch.dtype] = None,
     ):
-        dd = {'device': device, 'dtype': dtype}
+        dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__()
         self.norm = norm_layer(dim, **dd)
         self.mlp = expand_mlp(dim, act_layer, proj_drop, use_conv=True, **dd)
@@ -80,10 +81,10 @@ class MlpMixer2dBlock(nn.Module):
             drop_path: float = 0.,
             act_layer: Type[nn.Module] = nn.GELU,
             norm_layer: Type[nn.Module] = nn.BatchNorm2d,
-            device=None,
-            dtype=None,
+            device: Device = None,
+            dtype: Optional[torch.dtype] = None,
     ):
-        dd = {'device': device, 'dtype': dtype}
+        dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__()
         self.height, self.width = size
         self.norm_height = nn.LayerNorm(self.height, **dd)

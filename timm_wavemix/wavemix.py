@@ -41,9 +41,10 @@ from timm.models import (
 )
 from timm.models._features import feature_take_indices
 from torch import _assert
+from torch.types import Device
 
 from .layers import WaveletMlp, conv_transpose2d, fuse_batch_norm
-from .wavelet import LLSubband, is_haar
+from .wavelet import LLSubband, crop, is_haar
 
 __all__ = ['IsotropicNet', 'WaveMix']
 
@@ -69,16 +70,16 @@ class WaveMixBlock(nn.Module):
             wavelet: str = 'haar',
             act_layer: Type[nn.Module] = nn.GELU,
             norm_layer: Type[nn.Module] = nn.BatchNorm2d,
-            device=None,
-            dtype=None,
+            device: Device = None,
+            dtype: Optional[torch.dtype] = None,
     ):
-        dd = {'device': device, 'dtype': dtype}
+        dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__()
         if not 1 <= levels <= dim:
             raise ValueError(
                 f'levels={levels} cannot split dim={dim} channels: every level needs at least one, so levels must be '
                 f'from 1 to {dim}.')
-        self.ll = LLSubband(wavelet, **dd)
+        self.ll = LLSubband(dim, wavelet, **dd)
         self.mlps = nn.ModuleList([
             WaveletMlp(dim, int(mlp_ratio * dim), dim, wavelet, act_layer, drop=proj_drop, **dd)
             for _ in range(levels)])
@@ -123,10 +124,10 @@ class WaveMixLiteBlock(nn.Module):
             wavelet: str = 'haar',
             act_layer: Type[nn.Module] = nn.GELU,
             norm_layer: Type[nn.Module] = nn.BatchNorm2d,
-            device=None,
-            dtype=None,
+            device: Device = None,
+            dtype: Optional[torch.dtype] = None,
     ):
-        dd = {'device': device, 'dtype': dtype}
+        dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__()
         if levels != 1:
             raise ValueError(f'A WaveMix-Lite block has levels=1, not {levels}; the wavemix_* models have more.')
@@ -146,7 +147,7 @@ class WaveMixLiteBlock(nn.Module):
         shortcut = x
         x = self.conv_pw(x)
         x = self.mlp(x)
-        x = self.up(x)[..., :height, :width]
+        x = crop(self.up(x), height, width)
         x = self.norm(x)
         return shortcut + self.drop_path(x)
 
@@ -178,10 +179,10 @@ class WaveMixCascadeBlock(nn.Module):
             wavelet: str = 'haar',
             act_layer: Type[nn.Module] = nn.GELU,
             norm_layer: Type[nn.Module] = nn.BatchNorm2d,
-            device=None,
-            dtype=None,
+            device: Device = None,
+            dtype: Optional[torch.dtype] = None,
     ):
-        dd = {'device': device, 'dtype': dtype}
+        dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__()
         if levels < 1:
             raise ValueError(f'levels={levels} leaves a cascaded WaveMix block nothing to do: levels must be from 1.')
@@ -189,7 +190,7 @@ class WaveMixCascadeBlock(nn.Module):
             raise ValueError(
                 f'dim={dim} cannot be split into the four sub-bands of a cascaded WaveMix block: use a multiple of 4, '
                 f'such as {dim + -dim % 4}.')
-        self.ll = LLSubband(wavelet, **dd)
+        self.ll = LLSubband(dim // 4, wavelet, **dd)
         out_dims = [dim // 2] * (levels - 1) + [dim]  # of each level, from the coarsest, as they run
         extra_dims = [0] + out_dims[:-1]
         self.conv_pw = nn.Conv2d(dim, dim // 4, 1, **dd)
@@ -208,7 +209,7 @@ class WaveMixCascadeBlock(nn.Module):
         coarser: Optional[torch.Tensor] = None
         for mlp, up, norm in zip(self.mlps, self.ups, self.norms):
             ll = lls.pop()
-            x = up(mlp(ll, coarser))[..., :ll.shape[-2], :ll.shape[-1]]
+            x = crop(up(mlp(ll, coarser)), ll.shape[-2], ll.shape[-1])
             coarser = x = norm(x)
         return shortcut + self.drop_path(x)
 
@@ -237,10 +238,10 @@ class Stem(nn.Sequential):
             patch_size: Optional[int] = None,
             act_layer: Type[nn.Module] = nn.GELU,
             norm_layer: Type[nn.Module] = nn.BatchNorm2d,
-            device=None,
-            dtype=None,
+            device: Device = None,
+            dtype: Optional[torch.dtype] = None,
     ):
-        dd = {'device': device, 'dtype': dtype}
+        dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
         divisor = 2 if patch_size is None else 4  # the channels are halved once, or twice with patches
         if dim % divisor != 0:
             raise ValueError(
@@ -267,8 +268,8 @@ class Stem(nn.Sequential):
             f'create it with in_chans={x.shape[1]} or convert the images.')
         _assert(
             (x.shape[-2] >= self.min_size) & (x.shape[-1] >= self.min_size),  # torch.fx traces no `and`
-            f'Input of {x.shape[-2]}x{x.shape[-1]} pixels has no whole patch: '
-            f'resize the images to at least {self.min_size}x{self.min_size}.')
+            # without the sizes of x: to print them, torch.compile would make a graph for each
+            f'Input has no whole patch: resize the images to at least {self.min_size}x{self.min_size} pixels.')
         for layer in self:
             x = layer(x)
         return x
@@ -356,26 +357,27 @@ class IsotropicNet(nn.Module):
             drop_path_rate: float = 0.,
             act_layer: LayerType = 'gelu',
             norm_layer: LayerType = 'batchnorm2d',
-            device=None,
-            dtype=None,
+            device: Device = None,
+            dtype: Optional[torch.dtype] = None,
     ):
-        dd = {'device': device, 'dtype': dtype}
+        dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__()
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.num_features = dim
         self.grad_checkpointing = False
 
-        act_layer, norm_layer = get_act_layer(act_layer), get_norm_layer(norm_layer)
-        self.stem = Stem(in_chans, dim, stem_stride, patch_size, act_layer, norm_layer, **dd)
+        act: Type[nn.Module] = get_act_layer(act_layer)
+        norm: Type[nn.Module] = get_norm_layer(norm_layer)
+        self.stem = Stem(in_chans, dim, stem_stride, patch_size, act, norm, **dd)
         drop_path_rates = calculate_drop_path_rates(drop_path_rate, depth)
         self.blocks = nn.Sequential(*[
             block(
                 dim,
                 proj_drop=proj_drop_rate,
                 drop_path=drop_path_rates[i],
-                act_layer=act_layer,
-                norm_layer=norm_layer,
+                act_layer=act,
+                norm_layer=norm,
                 **dd,
             )
             for i in range(depth)])
@@ -400,7 +402,7 @@ class IsotropicNet(nn.Module):
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool)
         self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
-        self.head.to(self.stem[0].weight)
+        self.head.to(next(self.stem.parameters()))
 
     def forward_intermediates(
             self,
@@ -576,8 +578,8 @@ def checkpoint_filter_fn(state_dict: Dict[str, torch.Tensor], model: nn.Module) 
         ValueError: the weights do not fit; names the first keys that don't.
     """
     state_dict = _unwrap(state_dict)
-    official = isinstance(model, WaveMix) and any(k.startswith('layers.') for k in state_dict)
-    if official:
+    official = any(k.startswith('layers.') for k in state_dict)
+    if official and isinstance(model, WaveMix):
         state_dict = _rename_official(state_dict, model.levels)
 
     own = {k: v.shape for k, v in model.state_dict().items() if not k.startswith('head.')}
@@ -592,7 +594,7 @@ def checkpoint_filter_fn(state_dict: Dict[str, torch.Tensor], model: nn.Module) 
 
     if official:
         # their transform stacks LL, then LH, HL and HH of the first channel, LH, HL and HH of the second, and so on
-        dim = model.num_features
+        dim = state_dict['blocks.0.conv_pw.weight'].shape[1]
         for k, v in state_dict.items():
             if k.endswith('.fc1.weight'):
                 ll, highs, extra = v.split([dim // 4, 3 * dim // 4, v.shape[1] - dim], dim=1)
@@ -681,7 +683,7 @@ default_cfgs = generate_default_cfgs({
 
 
 def _create_wavemix(
-        variant: str, pretrained: bool = False, model_cls: Type[IsotropicNet] = WaveMix, **kwargs: Any) -> IsotropicNet:
+        variant: str, pretrained: bool = False, model_cls: Type[IsotropicNet] = WaveMix, **kwargs: Any) -> Any:
     hub_org = os.environ.get('TIMM_WAVEMIX_HUB_ORG')
     if hub_org:
         # our own weights from there, not from the package; a file that the caller names goes before

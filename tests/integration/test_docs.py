@@ -52,15 +52,15 @@ def test_python_blocks_run_in_order_and_print_what_they_say(page, monkeypatch, c
 
 @pytest.mark.parametrize('page', [page for page in PAGES if list(commands(page))])
 def test_commands_have_arguments_that_the_scripts_take(page, monkeypatch):
-    class Parsed(Exception):
+    class ParsedError(Exception):
         pass
 
     def parse_args(self, *args):
         parse_known_args(self, *args)
-        raise Parsed
+        raise ParsedError
 
     def parse_known_args(self, *args):
-        namespace, unknown = self.parse_known_args(*args)
+        _, unknown = self.parse_known_args(*args)
         assert not unknown
 
     monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', parse_args)
@@ -68,7 +68,7 @@ def test_commands_have_arguments_that_the_scripts_take(page, monkeypatch):
     for script, *args in commands(page):
         monkeypatch.setattr(sys, 'argv', [script, *args])
         if args:
-            with pytest.raises(Parsed):
+            with pytest.raises(ParsedError):
                 runpy.run_path(script, run_name='__main__')
         assert Path(script).is_file()
 
