@@ -1,21 +1,24 @@
-"""Train all models of the WaveMix paper's comparison on one image folder, all alike, and compare their accuracies.
+"""Train models of the WaveMix paper's comparison on one image folder, with equal updates and with equal time.
 
-Every model sees the same training images, drawn from each class alike, in the same order with the same augmentation,
-for as many updates, from one seed. Optimizer, augmentation and schedule are those of the recipe
-scripts/recipes/wavemix_16_5.fashion_mnist.yaml; learning rate, batch size and epochs are options here, the warm-up
-takes no more than a quarter of the training, and there is no EMA, which would lag behind in short trainings. No model
-has dropout, and none has settings of its own. The default learning rate, 0.003, did better than 0.001 on validation
-images for all five models that were tried: a WaveMix, an FNet, an MLP-Mixer, a ResNet and a transformer.
+Every model gets two budgets. With equal updates it sees the same batches of the same images in the same order as all
+others. With equal time it makes as many updates as fit in --seconds, by a step that was measured before, in three
+rounds over all models; reading the images is not in it. For either budget it gets a learning rate of its own: each of
+--lr is tried with the whole budget and the first seed, and the one with the highest top-1 on images of validation/ is
+taken. With that rate it is trained for every seed: the first seed's training is the one that was tried.
 
-Accuracy is that of the weights after the last epoch, on test images that are the same for every seed. Images per second
-are those of training steps in the median, without loading the images.
+Optimizer, augmentation and schedule are those of the recipe scripts/recipes/wavemix_16_5.fashion_mnist.yaml. The
+warm-up takes no more than a quarter of the training, and there is no EMA, which would lag behind in short trainings. No
+model has dropout. Training images are drawn from each class alike, others for each seed.
 
-With --ablation, WaveMix is trained with something else in place of its Haar transform, at the same shapes: the wavelet
-db2 (`pip install -e '.[wavelets]'`), average pooling, which is the LL band alone, four learned 2x2 filters of stride 2
-for each channel ("learned"), and one dense 2x2 convolution of stride 2 in place of Haar and the 1x1 convolution after
-it ("dense"). The last is the control: it is the same layer as Haar's up to an orthogonal change of its weights, on the
-same code path. The others run unfused layers, so their speeds say nothing about the transforms. The models of other
-libraries need `pip install --group baselines`.
+Accuracy is that of the last weights, on test images that are the same for every seed and choose nothing. Images per
+second are those of training steps in the median.
+
+With --ablation, WaveMix is trained with something else in place of its Haar transform, at the same shapes, with
+equal updates and one learning rate: other wavelets (`pip install -e '.[wavelets]'`), average pooling, which is the LL
+band alone, four learned 2x2 filters of stride 2 for each channel ("learned"), and one dense 2x2 convolution of stride 2
+in place of Haar and the 1x1 convolution after it ("dense"). The last is the control: it is the same layer as Haar's up
+to an orthogonal change of its weights, on the same code path. "1_levels" to "3_levels" are the model with fewer levels
+of Haar than its 4. The models of other libraries need `pip install --group baselines`.
 
 A run that was cut off goes on from the last finished epoch when it is started again, to the same end.
 """
@@ -30,6 +33,7 @@ import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -42,7 +46,7 @@ from timm.loss import LabelSmoothingCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import random_seed
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 import lib.baselines  # noqa: F401  registers the models
@@ -50,7 +54,7 @@ import timm_wavemix  # noqa: F401  registers the models
 from lib.ablation import TransformBlock, TransformLiteBlock, variants
 from lib.evaluate import accuracy, load_split
 from lib.measure import BF16, PRECISIONS
-from lib.published import FAMILIES
+from lib.published import FAMILIES, TOP1
 from lib.report import (
     ROOT,
     SOFTWARE,
@@ -75,6 +79,10 @@ if TYPE_CHECKING:
 RECIPE = yaml.safe_load((ROOT / 'scripts/recipes/wavemix_16_5.fashion_mnist.yaml').read_text(encoding='utf-8'))
 BLOCKS = {'WaveMix': TransformBlock, 'WaveMix-Lite': TransformLiteBlock}  # of the ablation
 ABLATION = 'wavemix_16_5', 'wavemix_lite_128_7'
+DEFAULT = (  # the paper's own families, and one model each of the two best others
+    *(name for family in ('WaveMix', 'WaveMix-Lite', '2-D FNet', '2-D MLP-Mixer') for name in FAMILIES[family]),
+    'resnet18_3x3', 'convmixer_256_8')
+EQUAL_UPDATES, EQUAL_TIME = BUDGETS = 'equal updates', 'equal time'
 
 
 class Run(NamedTuple):
@@ -90,27 +98,61 @@ class Settings:
     """What all trainings of a folder have in common."""
     classes: Sequence[str]
     images: int
+    validation_images: int  # 0 where there is nothing to choose
     test_images: int
     image_size: int
-    epochs: int
     batch_size: int
-    lr: float
-    seed: int
+    updates: int  # of the equal ones
+    seconds: float  # of the equal time
+    lrs: Sequence[float]
+    seeds: Sequence[int]
     precision: str
     data: str  # folder, as it was named
     machine: str  # without which speeds are not to be compared
     software: str
 
 
+class Training(NamedTuple):
+    """One training of a model."""
+    run: Run
+    budget: str
+    updates: int
+    lr: float
+    seed: int
+
+    @property
+    def file_name(self) -> str:
+        return f'{self.run.name}.{self.budget.replace(" ", "_")}.lr{self.lr:g}.seed{self.seed}.pth'
+
+
 @dataclass
 class Result:
     """What came of a training so far."""
     name: str
+    budget: str
+    updates: int
+    lr: float
+    seed: int
     params: int = 0
     losses: List[float] = field(default_factory=list)  # of every epoch, the mean of its batches
     images_per_second: List[float] = field(default_factory=list)  # of every epoch, the median of its batches
-    top1: Optional[float] = None  # percent, after the last epoch
+    validation_top1: Optional[float] = None  # percent, of the last weights, if there was a rate to choose
+    top1: Optional[float] = None  # percent, of the last weights, if they are those of the chosen rate
+    done: bool = False
+
+
+@dataclass
+class Row:
+    """What came of a model with one budget."""
+    name: str
+    budget: str
+    tried: List[Result] = field(default_factory=list)  # with every learning rate, the first seed
+    results: List[Result] = field(default_factory=list)  # with the chosen one, every seed
     error: str = ''
+
+    @property
+    def top1(self) -> List[float]:
+        return [result.top1 for result in self.results]
 
 
 # Data and models
@@ -158,30 +200,43 @@ def balanced_subset(dataset: ImageDataset, images: Optional[int], seed: int) -> 
     return Subset(dataset, sorted(rank, key=rank.get)[:images])
 
 
+class Data(NamedTuple):
+    """The images of a folder."""
+    train: ImageDataset  # which are augmented
+    validation: Optional[Subset]  # None where there is nothing to choose
+    test: Subset
+
+
 def load_data(
         data: Path,
-        images: Optional[int],
+        validation_images: Optional[int],
         test_images: Optional[int],
         image_size: int,
-        seed: int,
-) -> Tuple[Subset, Subset]:
-    """Training images, which are augmented, and test images.
+        validation: bool,
+) -> Data:
+    """Read the splits.
 
     Raises:
         FileNotFoundError: There is no such folder.
         RuntimeError: A folder has no images.
-        ValueError: A folder has too few images, or the two do not have the same classes.
+        ValueError: A folder has too few images, or they do not have the same classes.
     """
     common = dict(input_size=image_size, **{key: RECIPE[key] for key in ('mean', 'std', 'crop_pct')})
     augmentation = {key: RECIPE[key] for key in ('scale', 'ratio', 'hflip', 'color_jitter')}
     train_set = load_split(data, 'train', transform=create_transform(
         is_training=True, interpolation=RECIPE['train_interpolation'], **augmentation, **common))
-    test_set = load_split(data, 'test', transform=create_transform(**common))
-    differing = set(train_set.reader.class_to_idx) ^ set(test_set.reader.class_to_idx)
-    if differing:
-        raise ValueError(
-            f"'{data}' has no images of {', '.join(sorted(differing))} in one of train/ and test/: both need them all.")
-    return balanced_subset(train_set, images, seed), balanced_subset(test_set, test_images, seed=0)
+    others = {}
+    for split in ('validation', 'test') if validation else ('test',):
+        others[split] = load_split(data, split, transform=create_transform(**common))
+        differing = set(train_set.reader.class_to_idx) ^ set(others[split].reader.class_to_idx)
+        if differing:
+            raise ValueError(
+                f"'{data}' has no images of {', '.join(sorted(differing))} in one of train/ and {split}/: both need "
+                'them all.')
+    return Data(
+        train_set,
+        balanced_subset(others['validation'], validation_images, seed=0) if validation else None,
+        balanced_subset(others['test'], test_images, seed=0))
 
 
 # Training
@@ -225,61 +280,71 @@ def load_checkpoint(file: Path) -> Optional[Dict[str, Any]]:
 
 
 def save_checkpoint(
-        file: Path, result: Result, model: nn.Module, optimizer: Optional[torch.optim.Optimizer] = None) -> None:
-    state = dict(result=asdict(result), model=model.state_dict(), optimizer=optimizer and optimizer.state_dict())
+        file: Path,
+        result: Result,
+        model: Optional[Dict[str, torch.Tensor]] = None,
+        optimizer: Optional[torch.optim.Optimizer] = None,
+) -> None:
+    state = dict(result=asdict(result), model=model, optimizer=optimizer and optimizer.state_dict())
     write_whole(file, partial(torch.save, state))
 
 
 def train(
-        run: Run,
+        training: Training,
         settings: Settings,
-        train_set: Dataset,
-        test_set: Dataset,
+        data: Data,
         folder: Path,
         device: torch.device,
 ) -> Result:
-    """Train a model to the end, from where its checkpoint in the folder has it, and measure it.
+    """Train a model to the end, from where its checkpoint in the folder has it.
 
     Raises:
         ImportError: A library is missing.
         OSError: An image cannot be read, or the checkpoint not written.
         RuntimeError: The loss is not finite, the checkpoint damaged, or the device out of memory.
     """
-    file = folder / f'{run.name}.pth'
+    run, seed = training.run, training.seed
+    file = folder / training.file_name
     checkpoint = load_checkpoint(file)
-    result = Result(**checkpoint['result']) if checkpoint else Result(run.name)
-    if result.top1 is not None:
+    result = Result(**checkpoint['result']) if checkpoint else Result(
+        run.name, training.budget, training.updates, training.lr, seed)
+    if result.done:
         return result
 
-    random_seed(settings.seed)
+    random_seed(seed)
     model = create(run, len(settings.classes), settings.image_size).to(device, memory_format=torch.channels_last)
     result.params = sum(p.numel() for p in model.parameters())
+    train_set = balanced_subset(data.train, settings.images, seed)
     loader = DataLoader(train_set, settings.batch_size, shuffle=True, drop_last=True)
-    optimizer = create_optimizer_v2(model, RECIPE['opt'], settings.lr, RECIPE['weight_decay'])
+    optimizer = create_optimizer_v2(model, RECIPE['opt'], training.lr, RECIPE['weight_decay'])
     scheduler, _ = create_scheduler_v2(
         optimizer,
         RECIPE['sched'],
-        settings.epochs,
+        num_epochs=1,  # the last one may be cut short: let the scheduler count updates alone
         min_lr=RECIPE['min_lr'],
         warmup_lr=RECIPE['warmup_lr'],
-        warmup_epochs=min(RECIPE['warmup_epochs'], settings.epochs / 4),
+        warmup_epochs=min(RECIPE['warmup_epochs'] * len(loader) / training.updates, 1 / 4),
         step_on_epochs=False,
-        updates_per_epoch=len(loader),
+        updates_per_epoch=training.updates,
     )
     criterion = LabelSmoothingCrossEntropy()  # as much smoothing as timm's train.py has without an option
     if checkpoint:
         model.load_state_dict(checkpoint['model'])
         optimizer.load_state_dict(checkpoint['optimizer'])
+        scheduler.step_update(len(result.losses) * len(loader))
 
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == BF16)
-    for epoch in range(len(result.losses), settings.epochs):
+    epochs = math.ceil(training.updates / len(loader))
+    for epoch in range(len(result.losses), epochs):
         # so an epoch is the same whether this process ran those before it or not, whatever the model has drawn
         # and far from the seeds beside it, whose epochs are not to be the same images one epoch later
-        random_seed(settings.seed, 1000 * (1 + epoch))
+        random_seed(seed, 1000 * (1 + epoch))
         model.train()
         losses, seconds = [], []
-        batches = tqdm(loader, desc=f'epoch {epoch + 1} of {settings.epochs}', unit=' batches', leave=False)
-        for i, (images, classes) in enumerate(batches, 1 + epoch * len(loader)):
+        batches = tqdm(loader, desc=f'epoch {epoch + 1} of {epochs}', unit=' batches', leave=False)
+        for update, (images, classes) in enumerate(batches, 1 + epoch * len(loader)):
+            if update > training.updates:
+                break
             start = time.perf_counter()
             images, classes = images.to(device, memory_format=torch.channels_last), classes.to(device)
             with autocast:
@@ -290,112 +355,234 @@ def train(
             optimizer.zero_grad()
             losses.append(loss.item())  # waits for the device
             seconds.append(time.perf_counter() - start)
-            scheduler.step_update(i)
+            scheduler.step_update(update)
             if not math.isfinite(losses[-1]):
                 raise RuntimeError(f'the loss in epoch {epoch + 1} is {losses[-1]}: give a smaller --lr')
         result.losses.append(statistics.mean(losses))
         result.images_per_second.append(settings.batch_size / statistics.median(seconds))
-        save_checkpoint(file, result, model, optimizer)
+        save_checkpoint(file, result, model.state_dict(), optimizer)
 
-    with autocast:
-        result.top1 = accuracy(model, test_set, device)
-    save_checkpoint(file, result, model)
+    if data.validation is not None:
+        with autocast:
+            result.validation_top1 = accuracy(model, data.validation, device)
+    result.done = True
+    save_checkpoint(file, result, model.state_dict())
     return result
 
 
-def train_all(runs: Sequence[Run], *args: Any) -> List[Result]:
-    """`train` one after the other. What fails has an error in its result, and the rest goes on.
+def test(training: Training, settings: Settings, data: Data, folder: Path, device: torch.device) -> Result:
+    """Measure a trained model on the test images, once."""
+    file = folder / training.file_name
+    checkpoint = load_checkpoint(file)
+    result = Result(**checkpoint['result'])
+    if result.top1 is None:
+        model = create(training.run, len(settings.classes), settings.image_size)
+        model.load_state_dict(checkpoint['model'])
+        model.to(device, memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == BF16):
+            result.top1 = accuracy(model, data.test, device)
+        save_checkpoint(file, result, checkpoint['model'])
+    return result
+
+
+def measure_steps(runs: Sequence[Run], settings: Settings, folder: Path, device: torch.device) -> Dict[str, float]:
+    """Seconds of a training step of each model, as they were measured when the folder was begun.
+
+    Models that fail here fail again in `train`, which reports it.
+
+    Raises:
+        OSError: The measurements cannot be written.
+    """
+    file = folder / 'steps.json'
+    steps = json.loads(file.read_text(encoding='utf-8')) if file.exists() else {}
+    models = {}
+    for run in runs:
+        if run.name not in steps:
+            try:
+                models[run.name] = create(run, len(settings.classes), settings.image_size).to(
+                    device, memory_format=torch.channels_last).train()
+            except Exception as error:  # the models are of four libraries, which raise what they like
+                tqdm.write(f'{run.name}: {error}', file=sys.stderr)
+    size = settings.image_size
+    images = torch.randn(settings.batch_size, 3, size, size, device=device).to(memory_format=torch.channels_last)
+    classes = torch.randint(len(settings.classes), (settings.batch_size,), device=device)
+    seconds: Dict[str, List[float]] = {name: [] for name in models}
+    for i in range(4):  # the first round warms up
+        for name, model in models.items():
+            optimizer = create_optimizer_v2(model, RECIPE['opt'], 0., RECIPE['weight_decay'])
+            start = time.perf_counter()
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == BF16):
+                logits = model(images)
+            loss = nn.functional.cross_entropy(logits.float(), classes)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            loss.item()  # waits for the device
+            if i > 0:
+                seconds[name].append(time.perf_counter() - start)
+    steps.update({name: statistics.median(values) for name, values in seconds.items()})
+    write_whole(file, lambda unfinished: unfinished.write_text(json.dumps(steps, indent=1), encoding='utf-8'))
+    return steps
+
+
+def updates_of(budget: str, step: float, settings: Settings) -> int:
+    return settings.updates if budget == EQUAL_UPDATES else max(1, round(settings.seconds / step))
+
+
+def estimate(runs: Sequence[Run], budgets: Sequence[str], settings: Settings, steps: Dict[str, float]) -> float:
+    """Seconds of all trainings and of reading all accuracies, from measured steps."""
+    trainings = len(settings.lrs) + len(settings.seeds) - 1
+    total = 0.
+    for run in runs:
+        step = steps.get(run.name, 0.)
+        images = settings.validation_images * trainings + settings.test_images * len(settings.seeds)
+        forward = step / settings.batch_size / 3  # a third of a training step
+        total += sum(updates_of(budget, step, settings) * step * trainings + images * forward for budget in budgets)
+    return total
+
+
+def train_all(
+        runs: Sequence[Run],
+        budgets: Sequence[str],
+        steps: Dict[str, float],
+        settings: Settings,
+        *args: Any,
+) -> List[Row]:
+    """`train` one after the other. What fails has an error in its row, and the rest goes on.
 
     Raises:
         OSError: An image cannot be read, or a checkpoint not written.
     """
-    results = []
-    with tqdm(runs, unit=' models') as progress:
-        for run in progress:
+    rows = [Row(run.name, budget) for budget in budgets for run in runs]
+    with tqdm(list(zip(rows, [*runs] * len(budgets))), unit=' models') as progress:
+        for row, run in progress:
             progress.set_description(run.name)
             try:
-                result = train(run, *args)
-                tqdm.write(f'{run.name}: {result.top1:.2f} %', file=sys.stderr)
+                updates = updates_of(row.budget, steps.get(run.name, math.inf), settings)
+                first = settings.seeds[0]
+                for lr in settings.lrs:
+                    row.tried.append(train(Training(run, row.budget, updates, lr, first), settings, *args))
+                best = max(row.tried, key=lambda result: result.validation_top1 or 0.).lr
+                for seed in settings.seeds:
+                    training = Training(run, row.budget, updates, best, seed)
+                    train(training, settings, *args)
+                    row.results.append(test(training, settings, *args))
+                tqdm.write(f'{run.name}, {row.budget}: {statistics.mean(row.top1):.2f} %', file=sys.stderr)
             except OSError:  # the next model would meet it too
                 raise
             except Exception as error:  # the models are of four libraries, which raise what they like
-                result = Result(run.name, error=f'{type(error).__name__}: {error}'.partition('\n')[0])
-                tqdm.write(f'{run.name}: {result.error}', file=sys.stderr)
-            results.append(result)
-    return results
+                row.error = f'{type(error).__name__}: {error}'.partition('\n')[0]
+                tqdm.write(f'{run.name}: {row.error}', file=sys.stderr)
+    return rows
 
 
 # Report
 
-def standard_error(top1: float, images: int) -> float:
-    """Of an accuracy in percent, for the choice of so many test images."""
-    return math.sqrt(top1 * (100 - top1) / images)
+def standard_deviation(values: Sequence[float]) -> float:
+    """Of a sample, 0 for a single value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.
+
+
+def same_order(ours: Dict[str, float], papers: Dict[str, float]) -> Tuple[int, int]:
+    """How many pairs of models the two put in the same order, and how many there are."""
+    pairs = list(combinations([name for name in ours if name in papers], 2))
+    return sum((ours[a] - ours[b]) * (papers[a] - papers[b]) > 0 for a, b in pairs), len(pairs)
+
+
+def result_table(rows: Sequence[Row], papers: Dict[str, float]) -> str:
+    cells = []
+    for row in rows:
+        line = [f'`{row.name}`']
+        if row.error:
+            line += ['–', 'failed', '–', '–', '–', '–']
+        else:
+            result = row.results[0]
+            spread = f' ± {standard_deviation(row.top1):.1f}' if len(row.top1) > 1 else ''
+            speed = statistics.median(speed for result in row.results for speed in result.images_per_second)
+            line += [
+                f'{result.params / 1e6:.2f}',
+                f'{statistics.mean(row.top1):.1f}{spread}',
+                f'{result.lr:g}',
+                f'{result.updates}',
+                three_digits(speed),
+                f'{statistics.mean(result.losses[-1] for result in row.results):.2f}',
+            ]
+        cells.append([*line, f'{papers[row.name]:.2f}' if row.name in papers else '–'] if papers else line)
+    header = [
+        'model', 'params (M)', 'top-1 (%)', 'learning rate', 'updates', 'training (images/s)', 'loss in the last epoch']
+    return markdown_table([*header, "paper's CIFAR-10 (%)"] if papers else header, cells)
 
 
 def markdown(
         title: str,
         settings: Settings,
-        results: Sequence[Result],
+        rows: Sequence[Row],
         picture: str,
+        ablation: bool,
 ) -> str:
     """The report: how the models were trained, what came of it, and what that is worth."""
-    rows = []
-    for result in results:
-        row = [f'`{result.name}`']
-        if result.error:
-            row += ['–', 'failed', '–', '–']
-        else:
-            row += [
-                f'{result.params / 1e6:.2f}',
-                f'{result.top1:.1f} ± {standard_error(result.top1, settings.test_images):.1f}',
-                three_digits(statistics.median(result.images_per_second)),
-                f'{result.losses[-1]:.2f}',
-            ]
-        rows.append(row)
-    updates = settings.epochs * (settings.images // settings.batch_size)
-    return '\n\n'.join([
+    papers = {} if ablation else {name: top1 for name, (top1, *_) in TOP1[1].items()}
+    rates = ', '.join(f'{lr:g}' for lr in settings.lrs)
+    chosen = f', the best of {rates} on {settings.validation_images:,} validation images' if len(settings.lrs) > 1 \
+        else f' {rates}'
+    parts = [
         report_header(title, settings.machine, settings.software),
-        f'Each model: {settings.epochs} epochs of {settings.images:,} images of '
-        f'{settings.image_size}x{settings.image_size} in {len(settings.classes)} classes, {updates} updates with '
-        f'batches of {settings.batch_size}, learning rate {settings.lr:g}, seed {settings.seed}, {settings.precision}; '
-        f'measured on {settings.test_images:,} test images.',
-        markdown_table(['model', 'params (M)', 'top-1 (%)', 'training (images/s)', 'loss in the last epoch'], rows),
+        f'Images of {settings.image_size}x{settings.image_size} in {len(settings.classes)} classes, '
+        f'{settings.images:,} of them for training; batches of {settings.batch_size}; learning rate{chosen}; seeds '
+        f'{", ".join(map(str, settings.seeds))}; {settings.precision}. Top-1 is measured on {settings.test_images:,} '
+        'test images: mean ± standard deviation of the seeds.',
+    ]
+    for budget in dict.fromkeys(row.budget for row in rows):
+        some = [row for row in rows if row.budget == budget]
+        amount = f'{settings.updates} updates' if budget == EQUAL_UPDATES else f'{settings.seconds:g} seconds'
+        parts += [f'## {budget.capitalize()}: {amount}', result_table(some, papers)]
+        means = {row.name: statistics.mean(row.top1) for row in some if not row.error}
+        same, pairs = same_order(means, papers)
+        if pairs:
+            parts.append(
+                f"{same} of the {pairs} pairs of models that the paper has are in the order of its CIFAR-10 column.")
+    parts += [
         f'![Accuracy against parameters and against speed]({picture})',
         '## What this shows, and what not',
-        'It shows how far each model comes with the same images and updates, and with settings that suit some better '
-        "than others. It doesn't show how accurate a model gets when trained to the end with settings of its own, "
-        'as in the paper: one that learns more slowly may end up better.',
-        'There is one seed. "±" is the standard error that comes with the number of test images; another seed, with '
-        'other weights to begin with and other training images, moves each accuracy further. So models a few standard '
-        'errors apart are not told apart.',
+        'It shows how far each model comes with little training, each with the best of a few learning rates. It '
+        "doesn't show how accurate a model gets when trained to the end, as in the paper: one that learns more slowly "
+        "may end up better. The paper's column is of other images: its order is there to be compared, not its figures.",
+        'The standard deviation has the choice of weights and training images in it, not that of the test images, '
+        f'whose standard error is up to {50 / math.sqrt(settings.test_images):.1f} points and the same images for all.',
         '## How it was done',
         docstring_body(__doc__),
-        *(f'`{result.name}` failed: {result.error}' for result in results if result.error),
-    ]) + '\n'
+        *(f'`{row.name}` failed: {row.error}' for row in rows if row.error),
+    ]
+    return '\n\n'.join(parts) + '\n'
 
 
-def draw(runs: Sequence[Run], results: Sequence[Result], settings: Settings) -> 'Figure':
-    """Accuracies against parameters, and against images per second in training."""
+def draw(runs: Sequence[Run], rows: Sequence[Row], settings: Settings) -> 'Figure':
+    """Accuracies against parameters, and against images per second in training, a pair of charts for each budget."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
-    figure = Figure(figsize=(13, 5.5), dpi=150, layout='constrained')
-    charts = left, right = figure.subplots(1, 2, sharey=True)
-    for run, result, style in zip(runs, results, marker_styles([run.family for run in runs])):
-        if not result.error:
-            error = standard_error(result.top1, settings.test_images)
-            for chart, x in (left, result.params / 1e6), (right, statistics.median(result.images_per_second)):
-                chart.errorbar(x, result.top1, error, elinewidth=0.8, label=run.name, **style)
-    left.set(xlabel='parameters (million)', ylabel='top-1 (%), ± standard error', title='the best are top left')
-    right.set(
-        xlabel=f'training (images/s of {settings.image_size}x{settings.image_size}, {settings.precision})',
-        title='the best are top right')
-    for chart in charts:
-        chart.set(xscale='log')
-        chart.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        chart.xaxis.set_major_formatter('{x:g}')
-        chart.xaxis.set_minor_formatter('')  # in less than a decade, labels of the minor ticks overlap
-        chart.grid(color='#dddddd')
-    figure.legend(*left.get_legend_handles_labels(), loc='outside right center')
+    budgets = list(dict.fromkeys(row.budget for row in rows))
+    figure = Figure(figsize=(13, 5.5 * len(budgets)), dpi=150, layout='constrained')
+    grid = figure.subplots(len(budgets), 2, sharey='row', squeeze=False)
+    for budget, charts in zip(budgets, grid):
+        left, right = charts
+        some = [row for row in rows if row.budget == budget]
+        for run, row, style in zip(runs, some, marker_styles([run.family for run in runs])):
+            if not row.error:
+                mean, deviation = statistics.mean(row.top1), standard_deviation(row.top1)
+                speed = statistics.median(speed for result in row.results for speed in result.images_per_second)
+                for chart, x in (left, row.results[0].params / 1e6), (right, speed):
+                    chart.errorbar(x, mean, deviation, elinewidth=0.8, label=run.name, **style)
+        left.set(xlabel='parameters (million)', ylabel='top-1 (%), ± standard deviation', title=budget)
+        right.set(
+            xlabel=f'training (images/s of {settings.image_size}x{settings.image_size}, {settings.precision})',
+            title=budget)
+        for chart in charts:
+            chart.set(xscale='log')
+            chart.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            chart.xaxis.set_major_formatter('{x:g}')
+            chart.xaxis.set_minor_formatter('')  # in less than a decade, labels of the minor ticks overlap
+            chart.grid(color='#dddddd')
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc='outside right center')
     return figure
 
 
@@ -419,17 +606,26 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         choices=models,
         metavar='NAME',
-        help=f'models to train (default: all of {", ".join(models)}; with --ablation {", ".join(ABLATION)})',
+        help=f'models to train, of {", ".join(models)} (default: {", ".join(DEFAULT)}; with --ablation '
+             f'{", ".join(ABLATION)})',
     )
     parser.add_argument('--ablation', action='store_true', help='train WaveMix with other transforms than Haar')
     parser.add_argument(
-        '--epochs',
+        '--updates',
         type=positive_int,
-        default=2,
         metavar='N',
-        help='times that each image is seen (default: %(default)s)',
+        help='updates of a training where they are equal (default: 78, with --ablation 312)',
     )
-    for option, split, default in ('--images', 'train', '2500'), ('--test-images', 'test', '2000'):
+    parser.add_argument(
+        '--seconds',
+        type=positive_float,
+        default=30.,
+        metavar='N',
+        help='length of a training where time is equal (default: %(default)s)',
+    )
+    for option, split, default in (
+            ('--images', 'train', '10000'), ('--validation-images', 'validation', '500'),
+            ('--test-images', 'test', '1000')):
         parser.add_argument(
             option,
             type=number_or_all,
@@ -447,9 +643,20 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--batch-size', type=positive_int, default=32, metavar='N', help='images in a batch (default: %(default)s)')
     parser.add_argument(
-        '--lr', type=positive_float, default=3e-3, metavar='RATE', help='highest learning rate (default: %(default)s)')
+        '--lr',
+        type=positive_float,
+        nargs='+',
+        metavar='RATE',
+        help='highest learning rates to choose from (default: 0.001 0.003 0.01, with --ablation 0.003)',
+    )
     parser.add_argument(
-        '--seed', type=int, default=42, metavar='N', help='of weights, images and order (default: %(default)s)')
+        '--seeds',
+        type=int,
+        nargs='+',
+        default=[42, 43, 44],
+        metavar='N',
+        help='of weights, images and order (default: 42 43 44)',
+    )
     parser.add_argument(
         '--precision',
         choices=PRECISIONS,
@@ -475,7 +682,9 @@ def parse_args() -> argparse.Namespace:
         foreign = [name for name in args.models or () if not any(name in FAMILIES[family] for family in BLOCKS)]
         if foreign:
             parser.error(f'--ablation is for the WaveMix models, not for {", ".join(foreign)}: leave those out.')
-    args.models = args.models or (ABLATION if args.ablation else models)
+    args.models = args.models or (ABLATION if args.ablation else DEFAULT)
+    args.updates = args.updates or (312 if args.ablation else 78)
+    args.lr = args.lr or ([3e-3] if args.ablation else [1e-3, 3e-3, 1e-2])
     args.output = args.output or Path('output', 'ablation' if args.ablation else 'compare_fashion_mnist')
     args.json = args.json or args.output / 'results.json'
     args.markdown = args.markdown or args.output / 'results.md'
@@ -491,17 +700,21 @@ def main() -> None:
     if args.device.type == 'cpu':
         limit_memory()
     runs = list_runs(args.models, args.ablation)
+    budgets = (EQUAL_UPDATES,) if args.ablation else BUDGETS
     try:
-        train_set, test_set = load_data(args.data_dir, args.images, args.test_images, args.image_size, args.seed)
+        data = load_data(
+            args.data_dir, args.validation_images, args.test_images, args.image_size, validation=len(args.lr) > 1)
         settings = Settings(
-            classes=sorted(train_set.dataset.reader.class_to_idx),
-            images=len(train_set),
-            test_images=len(test_set),
+            classes=sorted(data.train.reader.class_to_idx),
+            images=len(balanced_subset(data.train, args.images, seed=0)),
+            validation_images=0 if data.validation is None else len(data.validation),
+            test_images=len(data.test),
             image_size=args.image_size,
-            epochs=args.epochs,
             batch_size=args.batch_size,
-            lr=args.lr,
-            seed=args.seed,
+            updates=args.updates,
+            seconds=args.seconds,
+            lrs=args.lr,
+            seeds=args.seeds,
             precision=args.precision,
             data=str(args.data_dir),
             machine=hardware_name(args.device),
@@ -512,13 +725,19 @@ def main() -> None:
                 f'{settings.images} images do not fill a batch: give --batch-size {settings.images} or less.')
         args.output.mkdir(parents=True, exist_ok=True)
         check_settings(args.output, settings)
-        results = train_all(runs, settings, train_set, test_set, args.output, args.device)
-        report = dict(command=command_line(), settings=asdict(settings), results=list(map(asdict, results)))
-        args.json.write_text(json.dumps(report, indent=1), encoding='utf-8')
+        steps = measure_steps(runs, settings, args.output, args.device)
+        minutes = estimate(runs, budgets, settings, steps) / 60
+        tqdm.write(f'{minutes:.0f} minutes of computing from here, less what is done already', file=sys.stderr)
+        rows = train_all(runs, budgets, steps, settings, data, args.output, args.device)
+        report = dict(command=command_line(), settings=asdict(settings), rows=list(map(asdict, rows)))
         picture = Path(os.path.relpath(args.plot, args.markdown.parent)).as_posix()
-        title = 'Other transforms than Haar in WaveMix' if args.ablation else 'The models of the paper, trained alike'
-        args.markdown.write_text(markdown(title, settings, results, picture), encoding='utf-8')
-        draw(runs, results, settings).savefig(args.plot, format='png')
+        title = 'Other transforms than Haar in WaveMix' if args.ablation else \
+            'Models of the paper, with equal updates and with equal time'
+        text = markdown(title, settings, rows, picture, args.ablation)
+        write_whole(args.json, lambda unfinished: unfinished.write_text(json.dumps(report, indent=1), encoding='utf-8'))
+        write_whole(args.markdown, lambda unfinished: unfinished.write_text(text, encoding='utf-8'))
+        write_whole(
+            args.plot, lambda unfinished: draw(runs, rows, settings).savefig(unfinished, format='png'))
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"compare_fashion_mnist.py: {' '.join(str(error).split())}")
     except KeyboardInterrupt:

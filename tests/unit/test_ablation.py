@@ -142,17 +142,29 @@ def test_dense_convolution_is_the_packages_layer_up_to_an_orthogonal_change_of_w
 
 
 @pytest.mark.parametrize('name', MODELS)
-def test_variants_have_one_shape_and_only_the_learned_one_has_more_weights(name):
+def test_variants_have_one_shape_and_only_those_of_other_levels_or_learned_filters_other_weights(name):
     params = {}
     for variant, kwargs in variants(MODELS[name]).items():
-        if variant == 'db2':
-            pytest.importorskip('pytorch_wavelets')
+        if 'wavelet' in kwargs:
+            pytest.importorskip('pywt')
         model = create(name, **kwargs)
         assert model(torch.randn(2, 3, 28, 28).double()).shape == (2, 7)
         params[variant] = sum(p.numel() for p in model.parameters())
     channels = 5 * 4 * 16 if name == 'wavemix_16_5' else 7 * 128 // 4
     assert params.pop('learned') - 16 * channels == params['haar']
-    assert len(set(params.values())) == 1
+    levels = [params.pop(f'{levels}_levels') for levels in (1, 2, 3) if name == 'wavemix_16_5']
+    assert all(fewer < more for fewer, more in zip(levels, [*levels[1:], params['haar']]))
+    assert len(set(params.values())) == 1 and len(params) == 6
+
+
+def test_every_wavelet_of_the_ablation_is_another_model():
+    pytest.importorskip('pywt')
+    x = torch.randn(1, 3, 16, 16).double()
+    wavelets = [kwargs for kwargs in variants(TransformBlock).values() if not kwargs or 'wavelet' in kwargs]
+    logits = [create('wavemix_16_5', **kwargs).eval()(x) for kwargs in wavelets]
+    assert len(logits) == 4
+    for i, a in enumerate(logits):
+        assert all((a - b).abs().max() > 1e-5 for b in logits[:i])
 
 
 def test_dropout_of_the_mlps_stays():

@@ -115,10 +115,13 @@ def dense_block(block: Type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
 def variants(block: Type[nn.Module]) -> Dict[str, Dict[str, Any]]:
     """Arguments of a WaveMix model for each variant of its block, `TransformBlock` or `TransformLiteBlock`."""
     package_block, = block.__bases__
-    return {
+    result = {
         'haar': {},
-        'db2': dict(wavelet='db2'),
+        **{wavelet: dict(wavelet=wavelet) for wavelet in ('db2', 'sym4', 'bior2.2')},
         'average_pooling': dict(block=partial(block, transform=AveragePooling)),
         'learned': dict(block=partial(block, transform=LearnedTransform)),
         'dense': dict(block=partial(dense_block, package_block)),
     }
+    if package_block is WaveMixBlock:  # it has 4 levels, which are Haar's above
+        result.update({f'{levels}_levels': dict(levels=levels) for levels in (1, 2, 3)})
+    return result

@@ -1,4 +1,4 @@
-"""The models of the WaveMix paper's comparison, and its figures of them: tables 1, 4, 5 and 6 of arXiv 2203.03689.
+"""The models of the WaveMix paper's comparison, and its figures of them: tables 1 to 6 of arXiv 2203.03689.
 
 Names are those in timm; baselines.py registers the models that timm does not have.
 """
@@ -14,6 +14,48 @@ FAMILIES = {
     "timm's ResNet": ('resnet18',),
     'ConvMixer': ('convmixer_256_8', 'convmixer_256_16'),
     'transformer': ('vit_128_4x4', 'hybrid_vin_128_4x4', 'cct_128_4x4', 'cvt_128_4x4'),
+}
+DATA_SETS = {  # of the tables, with the heads of their columns there; scripts/recipes/paper/ has a recipe for each
+    1: {'cifar10': 'CIFAR-10', 'cifar100': 'CIFAR-100', 'tiny_imagenet': 'Tiny ImageNet'},
+    2: {
+        'emnist_byclass': 'Byclass', 'emnist_bymerge': 'Bymerge', 'emnist_letters': 'Letters',
+        'emnist_digits': 'Digits', 'emnist_balanced': 'Balanced', 'mnist': 'MNIST', 'fashion_mnist': 'Fashion',
+    },
+    3: {
+        'stl10': 'STL-10', 'svhn': 'SVHN', 'caltech256': 'Caltech-256', 'places365': 'Places-365',
+        'inat2021_mini': 'iNAT-2021',
+    },
+    4: {'imagenet_64': 'ImageNet-1k'},
+}
+# top-1 in percent by table, in the order of the data sets
+TOP1 = {
+    1: {
+        'resnet18_3x3': (86.29, 59.15, 48.11), 'resnet34_3x3': (87.97, 57.79, 45.60),
+        'resnet50_3x3': (86.21, 58.48, 48.77), 'fnet2d_64_5': (64.60, 29.32, 15.53),
+        'fnet2d_128_5': (70.52, 32.13, 26.56), 'mlp_mixer2d_64_5': (47.81, 20.76, 7.78),
+        'mlp_mixer2d_128_5': (55.02, 22.81, 11.12), 'convmixer_256_8': (85.41, 57.29, 43.15),
+        'convmixer_256_16': (88.46, 61.80, 45.39), 'vit_128_4x4': (56.81, 30.25, 26.43),
+        'hybrid_vin_128_4x4': (75.26, 51.44, 34.05), 'cct_128_4x4': (82.23, 57.09, 39.05),
+        'cvt_128_4x4': (79.93, 48.29, 40.69), 'wavemix_16_5': (78.04, 34.32, 26.96),
+        'wavemix_32_5': (81.47, 45.70, 29.97), 'wavemix_64_5': (86.16, 56.20, 38.19),
+        'wavemix_lite_128_7': (91.08, 68.40, 52.03), 'wavemix_lite_256_7': (90.72, 70.20, 51.37),
+    },
+    2: {
+        'resnet18_3x3': (87.98, 91.09, 94.76, 99.67, 89.00, 99.69, 93.35),
+        'resnet34_3x3': (88.10, 91.13, 95.04, 99.68, 89.17, 99.67, 93.34),
+        'resnet50_3x3': (88.18, 91.29, 94.64, 99.62, 89.76, 99.56, 93.30),
+        'wavemix_lite_128_7': (88.43, 91.52, 95.78, 99.77, 91.06, 99.71, 93.91),
+        'wavemix_lite_256_7': (88.42, 91.59, 95.56, 99.70, 90.36, 99.65, 93.78),
+    },
+    3: {
+        'resnet18_3x3': (70.41, 97.40, 52.97, 48.74, 26.35), 'resnet34_3x3': (68.07, 97.47, 50.92, 49.02, 31.02),
+        'resnet50_3x3': (66.04, 97.32, 49.97, 49.80, 33.14),
+        'wavemix_lite_256_7': (70.88, 97.61, 54.62, 49.83, 33.23),
+    },
+    4: {
+        'resnet18_3x3': (50.67,), 'resnet34_3x3': (55.04,), 'resnet50_3x3': (55.66,), 'resnet101_3x3': (56.05,),
+        'wavemix_lite_256_7': (56.66,),
+    },
 }
 
 
