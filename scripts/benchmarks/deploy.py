@@ -20,7 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
@@ -45,7 +45,7 @@ from lib.report import (
     require_matplotlib,
     three_digits,
 )
-from lib.runtimes import CALIBRATION_IMAGES, RUNTIMES, calibration_images, files_of, write
+from lib.runtimes import RUNTIMES, calibration_images, files_of, write
 from lib.worker import PYTORCH
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Worker:
         checkouts = [str(baseline)] if runtime == BASELINE else []
         path = [*checkouts, str(Path(__file__).parent), *sys.path[1:]]
         kind = 'eager' if runtime == BASELINE else runtime
-        self.log = tempfile.TemporaryFile('w+')
+        self.log = tempfile.TemporaryFile('w+')  # noqa: SIM115  closed with the process
         self.process = subprocess.Popen(
             [sys.executable, '-m', 'lib.worker', kind, model, str(file), str(torch.get_num_threads())],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
@@ -146,7 +146,7 @@ def measure_speed(
     try:
         for runtime, file in files.items():
             workers[runtime] = Worker(runtime, name, file, baseline)
-            results[runtime] = dict(bytes=file_size(file), seconds={str(n): [] for n in BATCHES})
+            results[runtime] = dict(bytes=file_size(file))
             try:
                 for n in BATCHES:
                     shape = n, *INPUT_SIZE
@@ -159,10 +159,15 @@ def measure_speed(
                 workers.pop(runtime).close()
                 del results[runtime]
         for n in BATCHES:
+            seconds = {runtime: [] for runtime in workers}
             for _ in tqdm(range(rounds), desc=f'{name}, batch {n}', unit=' rounds', leave=False):
                 for runtime, worker in workers.items():
-                    results[runtime]['seconds'][str(n)] += [
-                        worker.ask(do='time', shape=(n, *INPUT_SIZE), calls=calls[runtime, n])]
+                    seconds[runtime].append(worker.ask(do='time', shape=(n, *INPUT_SIZE), calls=calls[runtime, n]))
+            for runtime, rows in seconds.items():
+                results[runtime][f'batch {n}'] = dict(
+                    milliseconds=1e3 * float(np.median(np.concatenate(rows))),
+                    percentile_95=1e3 * float(np.percentile(np.concatenate(rows), 95)),
+                    rounds=[1e3 * statistics.median(row) for row in rows])
     finally:
         for worker in workers.values():
             worker.close()
@@ -193,30 +198,26 @@ def percentage(a: Sequence[int], b: Sequence[int]) -> float:
 
 # Report
 
-def milliseconds(result: Dict[str, Any], batch: int, percent: float = 50) -> float:
-    return 1e3 * float(np.percentile([s for calls in result['seconds'][str(batch)] for s in calls], percent))
-
-
-def ratio(result: Dict[str, Any], reference: Optional[Dict[str, Any]], batch: int = 1) -> Optional[float]:
-    """How many times as fast as the reference, the median of the rounds' ratios of medians."""
+def ratio(result: Dict[str, Any], reference: Optional[Dict[str, Any]]) -> Optional[float]:
+    """How many times as fast as the reference with one image, round by round."""
     if reference is None:
         return None
-    rounds = zip(result['seconds'][str(batch)], reference['seconds'][str(batch)])
-    return statistics.median(statistics.median(theirs) / statistics.median(ours) for ours, theirs in rounds)
+    return statistics.median(
+        theirs / ours for ours, theirs in zip(result['batch 1']['rounds'], reference['batch 1']['rounds']))
 
 
 def table(results: Dict[str, Dict[str, Any]]) -> str:
     rows = []
-    for runtime in (key for key in TITLES if key in results):
+    for runtime in (key for key in TITLES if 'batch 1' in results.get(key, {})):
         result = results[runtime]
         memory, top1 = result.get('memory'), result.get('top1')
         rows.append([
             TITLES[runtime],
             f'{result["bytes"] / 1e6:.2f}',
-            three_digits(milliseconds(result, 1)),
-            three_digits(milliseconds(result, 1, 95)),
+            three_digits(result['batch 1']['milliseconds']),
+            three_digits(result['batch 1']['percentile_95']),
             three_digits(ratio(result, results.get('eager'))),
-            three_digits(64e3 / milliseconds(result, 64)),
+            three_digits(64e3 / result['batch 64']['milliseconds']),
             f'{memory / 2 ** 20:.0f}' if memory else '–',
             '–' if top1 is None else f'{top1:.2f}',
             '–' if result.get('agreement') is None else f'{result["agreement"]:.2f}',
@@ -241,28 +242,23 @@ def draw(results: Results) -> 'Figure':
     ax = figure.subplots()
     points = [
         (name, runtime, result) for name in SHIPPED if name in results
-        for runtime, result in results[name].items() if runtime in RUNTIMES or runtime == 'eager'
-        if 'top1' in result]
+        for runtime, result in results[name].items()
+        if (runtime in RUNTIMES or runtime == 'eager') and 'top1' in result and 'batch 1' in result]
     styles = marker_styles([runtime for _, runtime, _ in points])
     for (name, runtime, result), style in zip(points, styles):
-        first = style['marker'] == 'o'
-        ax.plot(milliseconds(result, 1), result['top1'], label=TITLES[runtime] if first else None, **style)
+        point = result['batch 1']['milliseconds'], result['top1']
+        ax.plot(*point, label=TITLES[runtime] if style['marker'] == 'o' else None, **style)
         if runtime == 'onnx':
-            ax.annotate(name, (milliseconds(result, 1), result['top1']), xytext=(6, 6), textcoords='offset points')
+            ax.annotate(name, point, xytext=(6, 6), textcoords='offset points')
     ax.set(xscale='log', xlabel='one image (ms)', ylabel='top-1 on the test images (%)')
     ax.legend()
     return figure
 
 
 def installed_software() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-    versions = []
-    for package in ['torch', 'timm', 'timm-wavemix', 'onnxruntime', 'openvino', 'nncf', 'executorch']:
-        try:
-            versions.append(f'{package} {version(package)}')
-        except PackageNotFoundError:
-            continue
-    return ', '.join(versions)
+    versions = {d.name: d.version for d in distributions()}
+    packages = ['torch', 'timm', 'timm-wavemix', 'onnxruntime', 'openvino', 'nncf', 'executorch']
+    return ', '.join(f'{package} {versions[package]}' for package in packages if package in versions)
 
 
 def save(report: Dict[str, Any], file: Path) -> None:
@@ -297,7 +293,9 @@ def main() -> None:
     if args.baseline and not (args.baseline / 'timm_wavemix').is_dir():
         parser.error(f"'{args.baseline}' is no checkout of this repository: make one with `git worktree add`.")
 
-    report = json.loads(args.json.read_text(encoding='utf-8')) if args.json.exists() else dict(results={}, remarks={})
+    report: Dict[str, Any] = dict(results={}, remarks={}, classes={})  # classes: of the test images, in eager mode
+    if args.json.exists():
+        report = json.loads(args.json.read_text(encoding='utf-8'))
     results: Results = report['results']
     available = [key for key in args.runtimes if key in PYTORCH or not RUNTIMES[key].missing]
     for key in set(args.runtimes) - set(available):
@@ -314,7 +312,7 @@ def main() -> None:
                 if args.baseline and name in SHIPPED:
                     files = {BASELINE: folder / f'{name}.safetensors', **files}
                 measured = results.setdefault(name, {})
-                if args.skip != 'speed' and not set(files) <= set(measured):
+                if args.skip != 'speed' and any('batch 1' not in measured.get(runtime, {}) for runtime in files):
                     speeds, failures = measure_speed(name, files, args.rounds, args.baseline)
                     remarks += failures
                     for runtime, result in speeds.items():
@@ -324,21 +322,18 @@ def main() -> None:
                 if args.skip != 'accuracy' and name in SHIPPED:
                     images, labels = None, []
                     for runtime, file in files.items():
-                        if runtime not in measured or 'top1' in measured[runtime] or runtime == BASELINE:
+                        result = measured.setdefault(runtime, {})
+                        if 'top1' in result or runtime == BASELINE:
                             continue
                         if images is None:
                             images, labels = test_images(name, args.data, Path(temporary))
                         classes = classify(runtime, name, file, images, args.baseline)
                         if runtime == 'eager':
-                            np.save(folder / f'{name}.classes.npy', classes)
-                        measured[runtime]['top1'] = percentage(classes, labels)
-                        measured[runtime]['classes'] = ''.join(map(str, classes))
+                            report['classes'][name] = classes
+                        result['top1'] = percentage(classes, labels)
+                        if name in report['classes']:
+                            result['agreement'] = percentage(classes, report['classes'][name])
                         save(report, args.json)
-                    reference = measured.get('eager', {}).get('classes')
-                    for result in measured.values():
-                        if reference and 'classes' in result:
-                            result['agreement'] = percentage(list(reference), list(result['classes']))
-                    save(report, args.json)
         picture = args.output.with_suffix('.png')
         draw(results).savefig(picture)
         args.output.write_text(markdown(

@@ -44,18 +44,14 @@ def _example(input_size: Tuple[int, ...]) -> Tuple['torch.Tensor']:
     return torch.randn(2, *input_size),  # of one image, an export would hold for batches of one only
 
 
-def _exported(model: 'nn.Module', input_size: Tuple[int, ...], max_batch: Optional[int] = None):
-    import torch
-    from timm.utils import reparameterize_model
-    batch = torch.export.Dim('batch', max=max_batch)
-    with torch.no_grad():
-        return torch.export.export(
-            reparameterize_model(model.eval()), _example(input_size), dynamic_shapes=({0: batch},))
 
 
 def write_aoti(model: 'nn.Module', file: Path, input_size: Tuple[int, ...], images: Optional[np.ndarray]) -> None:
     import torch
-    torch._inductor.aoti_compile_and_package(_exported(model, input_size), package_path=str(file))
+    from timm.utils import reparameterize_model
+    shapes = {0: torch.export.Dim('batch')},
+    program = torch.export.export(reparameterize_model(model.eval()), _example(input_size), dynamic_shapes=shapes)
+    torch._inductor.aoti_compile_and_package(program, package_path=str(file))
 
 
 def load_aoti(file: Path, threads: int) -> Run:
@@ -213,18 +209,26 @@ def load_openvino(file: Path, threads: int) -> Run:
 
 def write_executorch(
         model: 'nn.Module', file: Path, input_size: Tuple[int, ...], images: Optional[np.ndarray]) -> None:
+    """For one image at a time, as on a phone."""
+    import torch
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
-    program = to_edge_transform_and_lower(
-        _exported(model, input_size, max_batch=64), partitioner=[XnnpackPartitioner()]).to_executorch()
-    file.write_bytes(program.buffer)
+    from timm.utils import reparameterize_model
+    program = torch.export.export(reparameterize_model(model.eval()), (torch.randn(1, *input_size),))
+    edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    file.write_bytes(edge.to_executorch().buffer)
 
 
 def load_executorch(file: Path, threads: int) -> Run:
     import torch
     from executorch.runtime import Runtime as ExecuTorch
     method = ExecuTorch.get().load_program(file).load_method('forward')
-    return lambda images: method.execute([torch.from_numpy(images)])[0].numpy()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        # the next call overwrites what this one returns
+        return np.concatenate([method.execute([torch.from_numpy(image[None])])[0].numpy().copy() for image in images])
+
+    return run
 
 
 RUNTIMES = {
