@@ -8,8 +8,8 @@ Python and the runtime in it.
 Top-1 is that of the same shipped weights on all test images, preprocessed alike, whatever the runtime; nothing was
 selected by it. The recipe of the static int8 files was chosen on validation images, their ranges come from 500 training
 images. Agreement is the share of test images that get the same class as from PyTorch's eager mode. ResNet-18 and
-MobileNetV3 have random weights here, so no accuracy. Their stems are those for large images: they see a 28x28 image as a
-map of 7x7 or 14x14 at once.
+MobileNetV3 have random weights here, so no accuracy. Their stems have strides: they look at maps of 7x7 and less, where
+WaveMix keeps 28x28.
 
 What has been measured is kept in the JSON file and not measured again. A runtime that is not installed is left out.
 """
