@@ -5,7 +5,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,13 +14,13 @@ import onnxruntime
 import pytest
 import timm
 import torch
-from conftest import markdown_rows
 from PIL import Image
 
 import deploy as benchmark
 import export_model
 import timm_wavemix  # noqa: F401  registers the models
 from benchmarks.lib import runtimes
+from conftest import markdown_rows
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = (ROOT / 'docs' / 'deploy.md').read_text(encoding='utf-8')
@@ -76,7 +75,8 @@ def test_all_convolutions_but_the_stem_and_the_depth_wise_ones_have_int8_weights
     source = {node.output[0]: node.input[0] for node in graph.node if node.op_type == 'DequantizeLinear'}
     convs = [node for node in graph.node if node.op_type in ('Conv', 'ConvTranspose')]
     in_float = [node for node in convs if node.input[1] in types]
-    assert Counter(types[source[node.input[1]]] for node in convs if node not in in_float) == {onnx.TensorProto.INT8: 60}
+    quantised = [types[source[node.input[1]]] for node in convs if node not in in_float]
+    assert quantised == [onnx.TensorProto.INT8] * 60
     assert len(in_float) == 7  # two of the stem, one depth-wise in each of five blocks
 
 
@@ -241,7 +241,7 @@ def test_commands_and_code_of_the_page_run_in_order(monkeypatch, capsys, tmp_pat
     for language, code in re.findall(r'^```(sh|python)\n(.*?)```', DEPLOY, re.DOTALL | re.MULTILINE):
         if language == 'sh':
             for line in code.replace('\\\n', ' ').splitlines():
-                program, *words = shlex.split(line, comments=True)
+                _, *words = shlex.split(line, comments=True)
                 if words[:1] == ['scripts/export_model.py'] and not runtimes.RUNTIMES[words[2]].missing:
                     subprocess.run([sys.executable, *words], check=True)
         elif all(map(find_spec, re.findall(r'^(?:import|from) (\w+)', code, re.MULTILINE))):
