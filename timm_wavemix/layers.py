@@ -12,18 +12,18 @@ from timm.layers import to_2tuple
 from torch.nn.utils import fuse_conv_bn_weights
 from torch.types import Device
 
-from .wavelet import DWT2d, haar_kernel, is_haar, pad_to_even
+from .wavelet import DWT2d, haar_kernel, is_haar, zero_pad
 
 __all__ = ['Dropout', 'OverlapAddConvTranspose2d', 'WaveletConv2d', 'WaveletMlp', 'conv_transpose2d', 'fuse_batch_norm']
 
-torch.fx.wrap('pad_to_even')  # torch.fx wants it said in every module that calls it
+torch.fx.wrap('zero_pad')  # torch.fx wants it said in every module that calls it
 
 
-class PadToEven(nn.Module):
-    """`pad_to_even` as a module."""
+class ZeroPad(nn.Module):
+    """`zero_pad` as a module."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return pad_to_even(x)
+        return zero_pad(x)
 
 
 class FusedWaveletConv2d(nn.Module):
@@ -73,7 +73,7 @@ class WaveletConv2d(nn.Module):
     def forward(self, x: torch.Tensor, extra: Optional[torch.Tensor] = None) -> torch.Tensor:
         weight = self.weight[:, :4 * self.in_channels]
         if self.dwt is None:  # as one strided convolution, which never writes the coefficients to memory
-            x = F.conv2d(pad_to_even(x), haar_kernel(weight), self.bias, stride=2)
+            x = F.conv2d(zero_pad(x), haar_kernel(weight), self.bias, stride=2)
         else:
             x = F.conv2d(self.dwt(x), weight, self.bias)
         if extra is not None:
@@ -88,7 +88,7 @@ class WaveletConv2d(nn.Module):
             weight = haar_kernel(weight)
         conv = _stock_conv2d(weight, self.bias, stride=1 if self.dwt is not None else 2)
         return FusedWaveletConv2d(
-            PadToEven() if self.dwt is None else self.dwt,
+            ZeroPad() if self.dwt is None else self.dwt,
             conv,
             _stock_conv2d(extra_weight, None) if self.extra_channels else None,
         ).train(self.training)
@@ -117,9 +117,11 @@ def dropout(x: torch.Tensor, p: float, training: bool) -> torch.Tensor:
     # To draw the mask takes torch longer than the rest of an MLP: it draws one number after the other, on one thread.
     # Here each of them is good for four elements.
     bits = torch.randint(-2 ** 63, 2 ** 63 - 1, ((x.numel() + 3) // 4,), dtype=torch.int64).view(torch.int16)
-    like = torch.empty_like(x, dtype=torch.int16)
+    bits = bits[:x.numel()]
+    if x.dim() == 4 and x.stride(1) == 1:  # channels_last, so that mask and x lie alike
+        bits = bits.view(x.shape[0], x.shape[2], x.shape[3], x.shape[1]).permute(0, 3, 1, 2)
     dropped = min(max(1, round(p * 2 ** 16)), 2 ** 16 - 2)  # what is kept times 2^16 would overflow float16
-    keep = bits.as_strided(like.shape, like.stride()) >= dropped - 2 ** 15
+    keep = bits.reshape(x.shape) >= dropped - 2 ** 15
     return x * keep.to(x.dtype).mul_(2 ** 16 / (2 ** 16 - dropped))
 
 

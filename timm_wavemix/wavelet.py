@@ -18,7 +18,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.types import Device
 
-__all__ = ['DWT2d', 'IDWT2d', 'LLSubband', 'dwt2d', 'haar_kernel', 'idwt2d', 'is_haar', 'pad_to_even']
+__all__ = ['DWT2d', 'IDWT2d', 'LLSubband', 'crop', 'dwt2d', 'haar_kernel', 'idwt2d', 'is_haar', 'zero_pad']
 
 
 def is_haar(wavelet: str) -> bool:
@@ -55,17 +55,24 @@ def wavelet_filters(wavelet: str) -> Tuple[torch.Tensor, torch.Tensor]:
     return _pywt_filters(wavelet)
 
 
-@torch.fx.wrap  # no tracer can follow control flow that depends on the shape
-def pad_to_even(x: torch.Tensor) -> torch.Tensor:
-    """Zero-pad the odd sides of `(B, C, H, W)` by one at the bottom and the right."""
+@torch.fx.wrap  # no tracer can follow control flow that depends on a size
+def zero_pad(x: torch.Tensor) -> torch.Tensor:
+    """Zero-pad `(B, C, H, W)` at the bottom and the right, so that its cells of 2x2 pixels hold all of it."""
+    if not torch.jit.is_scripting() and (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+        # A graph recorded at one size must hold for the others. Where a side is even, what follows leaves the pad out.
+        return F.pad(x, (0, 1, 0, 1))
     pad_h, pad_w = x.shape[-2] % 2, x.shape[-1] % 2
-    recorded = False
-    if not torch.jit.is_scripting():
-        recorded = torch.jit.is_tracing() or torch.compiler.is_compiling()
-    # F.pad copies even where there is nothing to pad, but a graph recorded at one size must hold for the others
-    if recorded or pad_h + pad_w > 0:
+    if pad_h + pad_w > 0:  # F.pad copies even where there is nothing to pad
         x = F.pad(x, (0, pad_w, 0, pad_h))
     return x
+
+
+def crop(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """The top left `height` x `width` pixels of `(B, C, H, W)`, without what `zero_pad` has added."""
+    if not torch.jit.is_scripting() and torch.compiler.is_dynamo_compiling():
+        # of a slice torch.compile wants to know whether it is all of x: it would make a graph for each answer
+        return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
+    return x[..., :height, :width]
 
 
 def _extend(x: torch.Tensor, dim: int, border: int) -> torch.Tensor:
@@ -100,7 +107,7 @@ def _synthesise(coeffs: torch.Tensor, filters: torch.Tensor, dim: int) -> torch.
 
 def _dwt2d(x: torch.Tensor, filters: torch.Tensor, haar: bool) -> torch.Tensor:
     if haar:
-        x = pad_to_even(x)
+        x = zero_pad(x)
     else:
         border = filters.shape[1] // 2 - 1
         x = _extend(_extend(x, 2, border), 3, border)
@@ -195,12 +202,24 @@ class LLSubband(_Wavelet2d):
         ImportError, ValueError: as `wavelet_filters`.
     """
 
+    def __init__(
+            self,
+            channels: int,
+            wavelet: str = 'haar',
+            device: Device = None,
+            dtype: Optional[torch.dtype] = None,
+    ):
+        self.channels = channels
+        super().__init__(wavelet, device, dtype)
+
     def _filters(self) -> torch.Tensor:
+        if self.haar:  # one depth-wise convolution of 2x2 pixels; longer filters are quicker one dimension at a time
+            return torch.full((self.channels, 1, 2, 2), 0.5)
         return super()._filters()[:1]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.haar:
-            return 2 * F.avg_pool2d(pad_to_even(x), 2)
+            return F.conv2d(zero_pad(x), self.filters.to(x.dtype), stride=2, groups=self.channels)
         return _dwt2d(x, self.filters, self.haar)
 
 

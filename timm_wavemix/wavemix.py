@@ -44,7 +44,7 @@ from torch import _assert
 from torch.types import Device
 
 from .layers import WaveletMlp, conv_transpose2d, fuse_batch_norm
-from .wavelet import LLSubband, is_haar
+from .wavelet import LLSubband, crop, is_haar
 
 __all__ = ['IsotropicNet', 'WaveMix']
 
@@ -79,7 +79,7 @@ class WaveMixBlock(nn.Module):
             raise ValueError(
                 f'levels={levels} cannot split dim={dim} channels: every level needs at least one, so levels must be '
                 f'from 1 to {dim}.')
-        self.ll = LLSubband(wavelet, **dd)
+        self.ll = LLSubband(dim, wavelet, **dd)
         self.mlps = nn.ModuleList([
             WaveletMlp(dim, int(mlp_ratio * dim), dim, wavelet, act_layer, drop=proj_drop, **dd)
             for _ in range(levels)])
@@ -147,7 +147,7 @@ class WaveMixLiteBlock(nn.Module):
         shortcut = x
         x = self.conv_pw(x)
         x = self.mlp(x)
-        x = self.up(x)[..., :height, :width]
+        x = crop(self.up(x), height, width)
         x = self.norm(x)
         return shortcut + self.drop_path(x)
 
@@ -190,7 +190,7 @@ class WaveMixCascadeBlock(nn.Module):
             raise ValueError(
                 f'dim={dim} cannot be split into the four sub-bands of a cascaded WaveMix block: use a multiple of 4, '
                 f'such as {dim + -dim % 4}.')
-        self.ll = LLSubband(wavelet, **dd)
+        self.ll = LLSubband(dim // 4, wavelet, **dd)
         out_dims = [dim // 2] * (levels - 1) + [dim]  # of each level, from the coarsest, as they run
         extra_dims = [0] + out_dims[:-1]
         self.conv_pw = nn.Conv2d(dim, dim // 4, 1, **dd)
@@ -209,7 +209,7 @@ class WaveMixCascadeBlock(nn.Module):
         coarser: Optional[torch.Tensor] = None
         for mlp, up, norm in zip(self.mlps, self.ups, self.norms):
             ll = lls.pop()
-            x = up(mlp(ll, coarser))[..., :ll.shape[-2], :ll.shape[-1]]
+            x = crop(up(mlp(ll, coarser)), ll.shape[-2], ll.shape[-1])
             coarser = x = norm(x)
         return shortcut + self.drop_path(x)
 
@@ -268,8 +268,8 @@ class Stem(nn.Sequential):
             f'create it with in_chans={x.shape[1]} or convert the images.')
         _assert(
             (x.shape[-2] >= self.min_size) & (x.shape[-1] >= self.min_size),  # torch.fx traces no `and`
-            f'Input of {x.shape[-2]}x{x.shape[-1]} pixels has no whole patch: '
-            f'resize the images to at least {self.min_size}x{self.min_size}.')
+            # without the sizes of x: to print them, torch.compile would make a graph for each
+            f'Input has no whole patch: resize the images to at least {self.min_size}x{self.min_size} pixels.')
         for layer in self:
             x = layer(x)
         return x

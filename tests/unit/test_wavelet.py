@@ -22,7 +22,7 @@ def images(size, dtype=torch.float64, seed=0):
 
 
 def ll_subband(x, wavelet='haar'):
-    return LLSubband(wavelet, dtype=x.dtype)(x)
+    return LLSubband(x.shape[1], wavelet, dtype=x.dtype)(x)
 
 
 def pywt_dwt2d(x, wavelet, mode):
@@ -151,7 +151,7 @@ def test_torchscript_of_the_functions(size):
 class RoundTrip(torch.nn.Module):
     def __init__(self, wavelet):
         super().__init__()
-        self.dwt, self.idwt, self.ll = DWT2d(wavelet), IDWT2d(wavelet), LLSubband(wavelet)
+        self.dwt, self.idwt, self.ll = DWT2d(wavelet), IDWT2d(wavelet), LLSubband(3, wavelet)
 
     def forward(self, x):
         coeffs = self.dwt(x)

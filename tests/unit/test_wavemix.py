@@ -598,7 +598,7 @@ def test_weights_of_haar_are_not_loaded_into_another_wavelet():
 
 def test_an_image_smaller_than_a_patch_names_the_fix():
     model = timm.create_model('wavemix_192_16_l3_p4', dim=16, depth=1)
-    with pytest.raises(AssertionError, match='9x3 pixels has no whole patch: resize the images to at least 4x4'):
+    with pytest.raises(AssertionError, match='no whole patch: resize the images to at least 4x4 pixels'):
         model(images(1, 3, 9, 3))
 
 

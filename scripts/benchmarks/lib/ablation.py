@@ -13,7 +13,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from timm_wavemix.layers import WaveletMlp
-from timm_wavemix.wavelet import pad_to_even
+from timm_wavemix.wavelet import zero_pad
 from timm_wavemix.wavemix import WaveMixBlock, WaveMixLiteBlock
 
 
@@ -24,7 +24,7 @@ class AveragePooling(nn.Module):
         super().__init__()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.pad(2 * F.avg_pool2d(pad_to_even(x), 2), (0, 0, 0, 0, 0, 3 * x.shape[1]))
+        return F.pad(2 * F.avg_pool2d(zero_pad(x), 2), (0, 0, 0, 0, 0, 3 * x.shape[1]))
 
 
 class LearnedTransform(nn.Conv2d):
@@ -37,7 +37,7 @@ class LearnedTransform(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # a depth-wise convolution wants, and gives, the four filters of one channel beside each other
         weight = self.weight.unflatten(0, (4, -1)).transpose(0, 1).flatten(0, 1)
-        x = F.conv2d(pad_to_even(x), weight, stride=2, groups=self.groups)
+        x = F.conv2d(zero_pad(x), weight, stride=2, groups=self.groups)
         return x.unflatten(1, (-1, 4)).transpose(1, 2).flatten(1, 2)
 
 
@@ -100,7 +100,7 @@ class DenseConv2d(nn.Conv2d):
         super().__init__(dim, out_channels, 2, stride=2)
 
     def forward(self, x: torch.Tensor, extra: None = None) -> torch.Tensor:  # cascaded blocks alone have an extra
-        return super().forward(pad_to_even(x))
+        return super().forward(zero_pad(x))
 
 
 def dense_block(block: Type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
