@@ -308,7 +308,9 @@ def main() -> None:
             folder = args.files or Path(temporary)
             folder.mkdir(exist_ok=True)
             for name in tqdm(args.models, unit=' models'):
-                files, remarks = write_files(name, available, args.data, folder)
+                # a rerun does not try again what has failed
+                runtimes = [key for key in available if f'{name} in {TITLES[key]}' not in report['remarks']]
+                files, remarks = write_files(name, runtimes, args.data, folder)
                 if args.baseline and name in SHIPPED:
                     files = {BASELINE: folder / f'{name}.safetensors', **files}
                 measured = results.setdefault(name, {})
@@ -316,7 +318,8 @@ def main() -> None:
                     speeds, failures = measure_speed(name, files, args.rounds, args.baseline)
                     remarks += failures
                     for runtime, result in speeds.items():
-                        measured[runtime] = {**measured.get(runtime, {}), **result}
+                        measured.setdefault(runtime, {}).update(result)
+                    files = {runtime: file for runtime, file in files.items() if runtime in speeds}
                 report['remarks'].update({remark.partition(':')[0]: remark for remark in remarks})
                 save(report, args.json)
                 if args.skip != 'accuracy' and name in SHIPPED:
@@ -327,7 +330,12 @@ def main() -> None:
                             continue
                         if images is None:
                             images, labels = test_images(name, args.data, Path(temporary))
-                        classes = classify(runtime, name, file, images, args.baseline)
+                        try:
+                            classes = classify(runtime, name, file, images, args.baseline)
+                        except RuntimeError as error:
+                            key = f'{name} in {TITLES[runtime]}'
+                            report['remarks'][key] = f'{key}: {error}'
+                            continue
                         if runtime == 'eager':
                             report['classes'][name] = classes
                         result['top1'] = percentage(classes, labels)
