@@ -205,7 +205,7 @@ def test_benchmark_has_a_row_for_each_runtime_and_measures_nothing_twice(measure
     ours, theirs = markdown_rows(report)
     assert [row[0] for row in ours[2:]] == ['PyTorch, eager', 'onnxruntime']
     assert [row[-2:] for row in theirs[2:]] == [['–', '–']] * 2
-    assert all(float(cell) > 0 for row in ours[2:] for cell in row[1:])
+    assert all(float(cell.replace(',', '')) > 0 for row in ours[2:] for cell in row[1:])
     assert 'ExecuTorch, XNNPACK is left out: no_such_package is not installed' in report
     assert results['wavemix_16_5']['onnx']['memory'] < results['wavemix_16_5']['eager']['memory']  # it has no torch
 
