@@ -96,8 +96,9 @@ def test_every_runtime_that_is_installed_gives_the_logits_of_the_model(runtime, 
     if kind.missing:
         pytest.skip(f'{kind.missing} not installed')
     file = tmp_path / f'model{kind.suffix}'
-    export_model.export('wavemix_16_5', runtime, file, fashion_mnist / 'validation' if kind.calibrated else None)
-    model = timm.create_model('wavemix_16_5', pretrained=True).eval()
+    name = 'wavemix_lite_128_7' if runtime == 'executorch' else 'wavemix_16_5'
+    export_model.export(name, runtime, file, fashion_mnist / 'validation' if kind.calibrated else None)
+    model = timm.create_model(name, pretrained=True).eval()
     images = runtimes.calibration_images(fashion_mnist / 'test', model)
     with torch.no_grad():
         expected = model(torch.from_numpy(images)).numpy()
@@ -151,6 +152,14 @@ def test_runtime_that_is_not_installed_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(export_model.RUNTIMES, 'openvino', runtime)
     assert export_error(monkeypatch, 'wavemix_16_5', 'openvino', tmp_path / 'a.xml') == (
         'export_model.py: openvino needs no_such_package: install what is missing with `pip install --group deploy`.')
+
+
+@pytest.mark.skipif(not find_spec('executorch'), reason='executorch not installed')
+def test_executorch_refuses_what_it_cannot_run(monkeypatch, tmp_path):
+    assert export_error(monkeypatch, 'wavemix_16_5', 'executorch', tmp_path / 'a.pte') == (
+        'export_model.py: ExecuTorch cannot run the transposed convolutions of this model: take a WaveMix-Lite, or '
+        'onnxruntime.')
+    assert not list(tmp_path.iterdir())
 
 
 def test_arrays_of_another_size_are_refused(tmp_path):

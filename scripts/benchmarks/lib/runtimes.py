@@ -209,11 +209,20 @@ def load_openvino(file: Path, threads: int) -> Run:
 
 def write_executorch(
         model: 'nn.Module', file: Path, input_size: Tuple[int, ...], images: Optional[np.ndarray]) -> None:
-    """For one image at a time, as on a phone."""
+    """For one image at a time, as on a phone.
+
+    Raises:
+        ValueError: The model has transposed convolutions of large strides.
+    """
     import torch
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
     from timm.utils import reparameterize_model
+
+    from timm_wavemix.layers import OverlapAdd
+    if any(isinstance(module, OverlapAdd) for module in model.modules()):
+        raise ValueError(  # its pad takes no negative numbers, which it says when it runs
+            'ExecuTorch cannot run the transposed convolutions of this model: take a WaveMix-Lite, or onnxruntime.')
     program = torch.export.export(reparameterize_model(model.eval()), (torch.randn(1, *input_size),))
     edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     file.write_bytes(edge.to_executorch().buffer)
