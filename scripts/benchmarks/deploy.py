@@ -1,0 +1,356 @@
+"""Measure every shipped model in every runtime that it can go to: file, latency, speed, memory, accuracy.
+
+Each model and runtime has a process of its own. The processes of a model take turns, in alternating rounds, on random
+images of 28x28; "1f138ab" is the eager mode of another checkout (--baseline). Latency is the time from an array of one
+image to an array of logits. Memory is the most that the process has had when it has run batches of 1 and of 64, with
+Python and the runtime in it.
+
+Top-1 is that of the same shipped weights on all test images, preprocessed alike, whatever the runtime; nothing was
+selected by it. The recipe of the static int8 files was chosen on validation images, their ranges come from 500 training
+images. Agreement is the share of test images that get the same class as from PyTorch's eager mode. ResNet-18 and
+MobileNetV3 have random weights here, so no accuracy. Their stems have strides: they look at maps of 7x7 and less, where
+WaveMix keeps 28x28.
+
+What has been measured is kept in the JSON file and not measured again. A runtime that is not installed is left out.
+"""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+import timm
+import torch
+from safetensors.torch import save_file
+from timm.data import create_transform, resolve_model_data_config
+from torch import nn
+from tqdm import tqdm
+
+import timm_wavemix  # noqa: F401  registers the models
+from lib.evaluate import load_split
+from lib.report import (
+    docstring_body,
+    hardware_name,
+    markdown_table,
+    marker_styles,
+    output_file,
+    positive_int,
+    report_header,
+    require_matplotlib,
+    three_digits,
+)
+from lib.runtimes import RUNTIMES, calibration_images, files_of, write
+from lib.worker import PYTORCH
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHIPPED = [name.split('.')[0] for name in timm.list_models('*.fashion_mnist', module='wavemix', pretrained=True)]
+PEERS = ['resnet18', 'mobilenetv3_small_100']  # without weights
+BASELINE = '1f138ab'
+TITLES = {BASELINE: f'PyTorch, eager, at {BASELINE}', **PYTORCH, **{name: r.title for name, r in RUNTIMES.items()}}
+INPUT_SIZE = 3, 28, 28
+BATCHES = 1, 64
+MIN_SECONDS = 0.3  # of the calls of a round
+Results = Dict[str, Dict[str, Dict[str, Any]]]  # by model and runtime
+
+
+# Processes
+
+class Worker:
+    """A process with a model in a runtime."""
+
+    def __init__(self, runtime: str, model: str, file: Path, baseline: Optional[Path]):
+        checkouts = [str(baseline)] if runtime == BASELINE else []
+        path = [*checkouts, str(Path(__file__).parent), *sys.path[1:]]
+        kind = 'eager' if runtime == BASELINE else runtime
+        self.log = tempfile.TemporaryFile('w+')  # noqa: SIM115  closed with the process
+        self.process = subprocess.Popen(
+            [sys.executable, '-m', 'lib.worker', kind, model, str(file), str(torch.get_num_threads())],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
+            env={**os.environ, 'PYTHONPATH': os.pathsep.join(path)})
+
+    def ask(self, **order: Any) -> Any:
+        """
+        Raises:
+            RuntimeError: The process has failed.
+        """
+        try:
+            self.process.stdin.write(json.dumps(order) + '\n')
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        answer = self.process.stdout.readline()
+        if not answer:
+            self.process.wait()
+            self.log.seek(0)
+            lines = self.log.read().strip().splitlines()
+            raise RuntimeError(lines[-1] if lines else f'the process ended with status {self.process.returncode}')
+        return json.loads(answer)
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+        self.log.close()
+
+
+# What is measured
+
+def create(name: str) -> nn.Module:
+    if name in PEERS:
+        torch.manual_seed(0)
+        overlay = dict(input_size=INPUT_SIZE, crop_pct=1.)
+        return timm.create_model(name, num_classes=10, pretrained_cfg_overlay=overlay).eval()
+    return timm.create_model(name, pretrained=True).eval()
+
+
+def write_files(name: str, runtimes: Sequence[str], data: Path, folder: Path) -> Tuple[Dict[str, Path], List[str]]:
+    """The files that are not in the folder yet, and a remark on each that cannot be written."""
+    files, remarks, images = {}, [], None
+    for key in runtimes:
+        runtime = RUNTIMES.get(key)
+        files[key] = folder / f'{name}.{key}{runtime.suffix}' if runtime else folder / f'{name}.safetensors'
+        if files[key].exists():
+            continue
+        model = create(name)
+        if runtime is None:
+            save_file(model.state_dict(), files[key])
+            continue
+        if runtime.calibrated and images is None:
+            images = calibration_images(data / 'train', model)
+        try:
+            write(runtime, model, files[key], images if runtime.calibrated else None)
+        except Exception as error:  # the exporters raise what they like
+            remarks.append(f'{name} in {runtime.title}: {type(error).__name__}, {str(error).strip().splitlines()[0]}')
+            del files[key]
+    return files, remarks
+
+
+def file_size(file: Path) -> int:
+    return sum(path.stat().st_size for path in files_of(file))
+
+
+def measure_speed(
+        name: str, files: Dict[str, Path], rounds: int, baseline: Optional[Path]
+) -> Tuple[Dict[str, Dict[str, Any]], List[str]]:
+    """Size, seconds and memory of a model in these runtimes, and a remark on each that fails."""
+    workers, results, remarks = {}, {}, []
+    calls: Dict[Tuple[str, int], int] = {}
+    try:
+        for runtime, file in files.items():
+            workers[runtime] = Worker(runtime, name, file, baseline)
+            results[runtime] = dict(bytes=file_size(file))
+            try:
+                for n in BATCHES:
+                    shape = n, *INPUT_SIZE
+                    workers[runtime].ask(do='time', shape=shape, calls=3)  # warms up
+                    seconds = min(workers[runtime].ask(do='time', shape=shape, calls=3))
+                    calls[runtime, n] = max(1, round(MIN_SECONDS / seconds))
+                results[runtime]['memory'] = workers[runtime].ask(do='tell memory')
+            except RuntimeError as error:
+                remarks.append(f'{name} in {TITLES[runtime]}: {error}')
+                workers.pop(runtime).close()
+                del results[runtime]
+        for n in BATCHES:
+            seconds = {runtime: [] for runtime in workers}
+            for _ in tqdm(range(rounds), desc=f'{name}, batch {n}', unit=' rounds', leave=False):
+                for runtime, worker in workers.items():
+                    seconds[runtime].append(worker.ask(do='time', shape=(n, *INPUT_SIZE), calls=calls[runtime, n]))
+            for runtime, rows in seconds.items():
+                results[runtime][f'batch {n}'] = dict(
+                    milliseconds=1e3 * float(np.median(np.concatenate(rows))),
+                    percentile_95=1e3 * float(np.percentile(np.concatenate(rows), 95)),
+                    rounds=[1e3 * statistics.median(row) for row in rows])
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return results, remarks
+
+
+def classify(runtime: str, name: str, file: Path, images: Path, baseline: Optional[Path]) -> List[int]:
+    """The class of every image of a file."""
+    worker = Worker(runtime, name, file, baseline)
+    try:
+        return worker.ask(do='classify', images=str(images))
+    finally:
+        worker.close()
+
+
+def test_images(name: str, data: Path, folder: Path) -> Tuple[Path, List[int]]:
+    """A file of all test images, preprocessed for a model, and their classes."""
+    file = folder / f'{name}.npy'
+    dataset = load_split(data, 'test', transform=create_transform(**resolve_model_data_config(create(name))))
+    pairs = [dataset[i] for i in tqdm(range(len(dataset)), desc='test images', unit=' images', leave=False)]
+    np.save(file, np.stack([image.numpy() for image, _ in pairs]))
+    return file, [label for _, label in pairs]
+
+
+def percentage(a: Sequence[int], b: Sequence[int]) -> float:
+    return 100 * float(np.mean(np.equal(a, b)))
+
+
+# Report
+
+def ratio(result: Dict[str, Any], reference: Optional[Dict[str, Any]]) -> Optional[float]:
+    """How many times as fast as the reference with one image, round by round."""
+    if reference is None:
+        return None
+    return statistics.median(
+        theirs / ours for ours, theirs in zip(result['batch 1']['rounds'], reference['batch 1']['rounds']))
+
+
+def table(results: Dict[str, Dict[str, Any]]) -> str:
+    rows = []
+    for runtime in (key for key in TITLES if 'batch 1' in results.get(key, {})):
+        result = results[runtime]
+        memory, top1 = result.get('memory'), result.get('top1')
+        rows.append([
+            TITLES[runtime],
+            f'{result["bytes"] / 1e6:.2f}',
+            three_digits(result['batch 1']['milliseconds']),
+            three_digits(result['batch 1']['percentile_95']),
+            three_digits(ratio(result, results.get('eager'))),
+            three_digits(64e3 / result['batch 64']['milliseconds']),
+            f'{memory / 2 ** 20:.0f}' if memory else '–',
+            '–' if top1 is None else f'{top1:.2f}',
+            '–' if result.get('agreement') is None else f'{result["agreement"]:.2f}',
+        ])
+    return markdown_table(
+        ['runtime', 'file (MB)', 'one image (ms)', '95th percentile (ms)', 'times as fast as eager',
+         'images/s at 64', 'memory (MiB)', 'top-1 (%)', 'agreement (%)'], rows)
+
+
+def markdown(results: Results, remarks: Sequence[str], machine: str, software: str, picture: str) -> str:
+    parts = [
+        report_header('Runtimes', machine, software), docstring_body(__doc__),
+        f'![Accuracy against latency]({picture})']
+    for name in (name for name in SHIPPED + PEERS if name in results):
+        parts += [f'## `{name}`', table(results[name])]
+    return '\n\n'.join([*parts, *remarks]) + '\n'
+
+
+def draw(results: Results) -> 'Figure':
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(10, 6), dpi=150, layout='constrained')
+    ax = figure.subplots()
+    points = [
+        (name, runtime, result) for name in SHIPPED if name in results
+        for runtime, result in results[name].items()
+        if (runtime in RUNTIMES or runtime == 'eager') and 'top1' in result and 'batch 1' in result]
+    styles = marker_styles([runtime for _, runtime, _ in points])
+    for (name, runtime, result), style in zip(points, styles):
+        point = result['batch 1']['milliseconds'], result['top1']
+        ax.plot(*point, label=TITLES[runtime] if style['marker'] == 'o' else None, **style)
+        if runtime == 'onnx':
+            ax.annotate(name, point, xytext=(6, 6), textcoords='offset points')
+    ax.set(xscale='log', xlabel='one image (ms)', ylabel='top-1 on the test images (%)')
+    ax.legend()
+    return figure
+
+
+def installed_software() -> str:
+    versions = {d.name: d.version for d in distributions()}
+    packages = ['torch', 'timm', 'timm-wavemix', 'onnxruntime', 'openvino', 'nncf', 'executorch']
+    return ', '.join(f'{package} {versions[package]}' for package in packages if package in versions)
+
+
+def save(report: Dict[str, Any], file: Path) -> None:
+    temporary = file.with_suffix('.tmp')
+    temporary.write_text(json.dumps(report), encoding='utf-8')
+    os.replace(temporary, file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('data', metavar='DATA', type=Path, help='folder of scripts/prepare_fashion_mnist.py')
+    parser.add_argument(
+        '--models', nargs='+', choices=SHIPPED + PEERS, default=SHIPPED + PEERS, metavar='NAME',
+        help=f'models to measure (default: {", ".join(SHIPPED + PEERS)})')
+    parser.add_argument(
+        '--runtimes', nargs='+', choices=[*PYTORCH, *RUNTIMES], default=[*PYTORCH, *RUNTIMES], metavar='NAME',
+        help=f'runtimes to measure (default: {", ".join([*PYTORCH, *RUNTIMES])})')
+    parser.add_argument(
+        '--baseline', metavar='DIR', type=Path, help=f'checkout of {BASELINE}, to time its eager mode too')
+    parser.add_argument('--rounds', type=positive_int, default=7, help='of timing (default: %(default)s)')
+    parser.add_argument('--skip', choices=['speed', 'accuracy'], help='what to leave for another run')
+    parser.add_argument(
+        '--files', metavar='DIR', type=Path, help="where to keep the runtimes' files (default: nowhere)")
+    parser.add_argument(
+        '--json', metavar='JSON', type=output_file, default='deploy.json',
+        help='results, read first if they are there (default: %(default)s)')
+    parser.add_argument(
+        '--output', metavar='MD', type=output_file, default='deploy.md',
+        help='report, with the picture beside it (default: %(default)s)')
+    args = parser.parse_args()
+    require_matplotlib()
+    if args.baseline and not (args.baseline / 'timm_wavemix').is_dir():
+        parser.error(f"'{args.baseline}' is no checkout of this repository: make one with `git worktree add`.")
+
+    report: Dict[str, Any] = dict(results={}, remarks={}, classes={})  # classes: of the test images, in eager mode
+    if args.json.exists():
+        report = json.loads(args.json.read_text(encoding='utf-8'))
+    results: Results = report['results']
+    available = [key for key in args.runtimes if key in PYTORCH or not RUNTIMES[key].missing]
+    for key in set(args.runtimes) - set(available):
+        report['remarks'][key] = (
+            f'{TITLES[key]} is left out: {", ".join(RUNTIMES[key].missing)} is not installed, which '
+            '`pip install --group deploy` does.')
+    report.update(machine=hardware_name(torch.device('cpu')), software=installed_software())
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = args.files or Path(temporary)
+            folder.mkdir(exist_ok=True)
+            for name in tqdm(args.models, unit=' models'):
+                # a rerun does not try again what has failed
+                runtimes = [key for key in available if f'{name} in {TITLES[key]}' not in report['remarks']]
+                files, remarks = write_files(name, runtimes, args.data, folder)
+                if args.baseline and name in SHIPPED:
+                    files = {BASELINE: folder / f'{name}.safetensors', **files}
+                measured = results.setdefault(name, {})
+                if args.skip != 'speed' and any('batch 1' not in measured.get(runtime, {}) for runtime in files):
+                    speeds, failures = measure_speed(name, files, args.rounds, args.baseline)
+                    remarks += failures
+                    for runtime, result in speeds.items():
+                        measured.setdefault(runtime, {}).update(result)
+                    files = {runtime: file for runtime, file in files.items() if runtime in speeds}
+                report['remarks'].update({remark.partition(':')[0]: remark for remark in remarks})
+                save(report, args.json)
+                if args.skip != 'accuracy' and name in SHIPPED:
+                    images, labels = None, []
+                    for runtime, file in files.items():
+                        result = measured.setdefault(runtime, {})
+                        if 'top1' in result or runtime == BASELINE:
+                            continue
+                        if images is None:
+                            images, labels = test_images(name, args.data, Path(temporary))
+                        try:
+                            classes = classify(runtime, name, file, images, args.baseline)
+                        except RuntimeError as error:
+                            key = f'{name} in {TITLES[runtime]}'
+                            report['remarks'][key] = f'{key}: {error}'
+                            continue
+                        if runtime == 'eager':
+                            report['classes'][name] = classes
+                        result['top1'] = percentage(classes, labels)
+                        if name in report['classes']:
+                            result['agreement'] = percentage(classes, report['classes'][name])
+                        save(report, args.json)
+        picture = args.output.with_suffix('.png')
+        draw(results).savefig(picture)
+        args.output.write_text(markdown(
+            results, list(report['remarks'].values()), report['machine'], report['software'], picture.name),
+            encoding='utf-8')
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"{parser.prog}: {' '.join(str(error).split())}")
+    print(args.output)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,80 @@
+"""Write a trained model as the file that a runtime reads.
+
+    python scripts/export_model.py wavemix_16_5 onnx-int8 wavemix.onnx --calibration fashion_mnist/train
+
+The file is made of the deployed form (`timm.utils.reparameterize_model`), for images of the size in the model's
+pretrained_cfg. docs/deploy.md tells which runtime is for which device. The runtimes:
+
+RUNTIMES
+"""
+import argparse
+import sys
+from pathlib import Path
+from typing import Optional
+
+import timm
+from torch import nn
+
+import timm_wavemix  # noqa: F401  registers the models
+from benchmarks.lib.report import output_file
+from benchmarks.lib.runtimes import RUNTIMES, calibration_images, write
+from timm_wavemix.hub import load_checkpoint
+
+
+def load(name: str, use_ema: bool = False) -> nn.Module:
+    """A trained model, by the name of a registered one or by a checkpoint of timm's train.py.
+
+    Raises:
+        OSError, ValueError: It is no such checkpoint.
+        ValueError: The name is that of no model with weights.
+    """
+    if Path(name).is_file():
+        model, _ = load_checkpoint(Path(name), use_ema)
+        return model.eval()
+    if not timm.is_model_pretrained(name):
+        reason = 'has no weights' if timm.is_model(name) else 'is neither a model nor a file'
+        raise ValueError(f"'{name}' {reason}: name a model with weights, or a checkpoint of train.py.")
+    return timm.create_model(name, pretrained=True).eval()
+
+
+def export(name: str, runtime: str, output: Path, calibration: Optional[Path] = None, use_ema: bool = False) -> None:
+    """Write the file of a runtime, all of it or nothing.
+
+    Raises:
+        OSError, RuntimeError, ValueError: as `load`, `calibration_images` and `write`.
+        ValueError: There are calibration images and the runtime takes none, or the other way round.
+        ImportError: A package is missing.
+    """
+    kind = RUNTIMES[runtime]
+    if kind.missing:
+        raise ImportError(
+            f'{runtime} needs {", ".join(kind.missing)}: install what is missing with `pip install --group deploy`.')
+    if kind.calibrated and calibration is None:
+        raise ValueError(f'{runtime} needs images to measure ranges on: name training images with --calibration.')
+    if calibration is not None and not kind.calibrated:
+        raise ValueError(f'{runtime} measures nothing on images: leave --calibration out.')
+    model = load(name, use_ema)
+    write(kind, model, output, calibration_images(calibration, model) if calibration else None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.replace(
+            'RUNTIMES', '\n'.join(f'    {key:18} {r.title} ({r.suffix})' for key, r in RUNTIMES.items())),
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('model', metavar='MODEL', help="a model with weights, or a checkpoint of timm's train.py")
+    parser.add_argument('runtime', metavar='RUNTIME', choices=RUNTIMES, help='one of those above')
+    parser.add_argument('output', metavar='FILE', type=output_file, help='file to write')
+    parser.add_argument(
+        '--calibration', metavar='DIR', type=Path, help='training images in folders of classes, for static int8')
+    parser.add_argument('--use-ema', action='store_true', help='take the EMA weights of the checkpoint')
+    args = parser.parse_args()
+    try:
+        export(args.model, args.runtime, args.output, args.calibration, args.use_ema)
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"{parser.prog}: {' '.join(str(error).split())}")
+    print(f'{args.output}: {args.output.stat().st_size:,} bytes')
+
+
+if __name__ == '__main__':
+    main()

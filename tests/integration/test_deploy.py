@@ -1,0 +1,258 @@
+"""The files for runtimes: small, right, and all of them or nothing. The benchmark of them, on a few images."""
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import timm
+import torch
+from PIL import Image
+
+import deploy as benchmark
+import export_model
+import timm_wavemix  # noqa: F401  registers the models
+from benchmarks.lib import runtimes
+from conftest import markdown_rows
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = (ROOT / 'docs' / 'deploy.md').read_text(encoding='utf-8')
+
+pytestmark = pytest.mark.recent_torch
+
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory, fashion_mnist):
+    """The float and the int8 file of the smallest model."""
+    folder = tmp_path_factory.mktemp('exported')
+    export_model.export('wavemix_16_5', 'onnx', folder / 'float.onnx')
+    export_model.export('wavemix_16_5', 'onnx-int8', folder / 'int8.onnx', fashion_mnist / 'validation')
+    return folder
+
+
+def run(file, images):
+    session = onnxruntime.InferenceSession(file)
+    return session.run(None, {'input0': images})[0]
+
+
+def test_exported_16_5_is_small_and_computes_no_weight(exported):
+    graph = onnx.load(exported / 'float.onnx').graph
+    assert (exported / 'float.onnx').stat().st_size <= 0.8e6
+    assert len(graph.node) <= 300
+    initializers = {tensor.name for tensor in graph.initializer}
+    weighted = [node for node in graph.node if node.op_type in ('Conv', 'ConvTranspose', 'Gemm')]
+    assert len(weighted) == 83
+    assert all(set(node.input[1:]) <= initializers for node in weighted)
+
+
+@pytest.mark.parametrize('batch', [1, 3])
+def test_exported_model_has_the_logits_of_the_model(exported, batch):
+    x = torch.randn(batch, 3, 28, 28)
+    model = timm.create_model('wavemix_16_5', pretrained=True).eval()
+    with torch.no_grad():
+        np.testing.assert_allclose(run(exported / 'float.onnx', x.numpy()), model(x).numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_int8_file_has_its_size_and_its_classes(exported, fashion_mnist):
+    model = timm.create_model('wavemix_16_5', pretrained=True).eval()
+    images = runtimes.calibration_images(fashion_mnist / 'test', model)
+    float_classes, classes = (
+        run(exported / name, images).argmax(axis=1) for name in ('float.onnx', 'int8.onnx'))
+    assert (float_classes == classes).mean() >= 0.95
+    assert (exported / 'int8.onnx').stat().st_size <= 0.4 * (exported / 'float.onnx').stat().st_size
+
+
+def test_all_convolutions_but_the_stem_and_the_depth_wise_ones_have_int8_weights(exported):
+    graph = onnx.load(exported / 'int8.onnx').graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    source = {node.output[0]: node.input[0] for node in graph.node if node.op_type == 'DequantizeLinear'}
+    convs = [node for node in graph.node if node.op_type in ('Conv', 'ConvTranspose')]
+    in_float = [node for node in convs if node.input[1] in types]
+    quantised = [types[source[node.input[1]]] for node in convs if node not in in_float]
+    assert quantised == [onnx.TensorProto.INT8] * 60
+    assert len(in_float) == 2 + 5 * (1 + 3)  # the stem; in a block the depth-wise one and the LL sub-bands
+
+
+def test_timms_script_writes_the_same_graph(exported, tmp_path):
+    timm.utils.onnx.onnx_export(
+        timm.utils.reparameterize_model(timm.create_model('wavemix_16_5', pretrained=True)),
+        str(tmp_path / 'timm.onnx'), opset=20, use_dynamo=True, batch_size=1)
+    graphs = [onnx.load(file).graph for file in (exported / 'float.onnx', tmp_path / 'timm.onnx')]
+    ours, theirs = ([node.op_type for node in graph.node] for graph in graphs)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize('runtime', [
+    pytest.param(key, marks=pytest.mark.slow if key == 'aoti' else ()) for key in runtimes.RUNTIMES])
+def test_every_runtime_that_is_installed_gives_the_logits_of_the_model(runtime, tmp_path, fashion_mnist):
+    kind = runtimes.RUNTIMES[runtime]
+    if kind.missing:
+        pytest.skip(f'{kind.missing} not installed')
+    file = tmp_path / f'model{kind.suffix}'
+    name = 'wavemix_lite_128_7' if runtime == 'executorch' else 'wavemix_16_5'
+    export_model.export(name, runtime, file, fashion_mnist / 'validation' if kind.calibrated else None)
+    model = timm.create_model(name, pretrained=True).eval()
+    images = runtimes.calibration_images(fashion_mnist / 'test', model)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(images)).numpy()
+    run = kind.load(file, 1)
+    tolerance = 1.5 if 'int8' in runtime else 0.1 if 'fp16' in runtime else 1e-3
+    for batch in 40, 1:
+        np.testing.assert_allclose(run(images[:batch]), expected[:batch], atol=tolerance, rtol=0)
+    assert set(tmp_path.iterdir()) == set(runtimes.files_of(file))
+
+
+def export_error(monkeypatch, *args):
+    monkeypatch.setattr(sys, 'argv', ['export_model.py', *map(str, args)])
+    with pytest.raises(SystemExit) as error:
+        export_model.main()
+    return error.value.code
+
+
+@pytest.mark.parametrize('args, message', [
+    (['wavemix_lite_256_7_s2', 'onnx', 'a.onnx'],
+     "'wavemix_lite_256_7_s2' has no weights: name a model with weights, or a checkpoint of train.py."),
+    (['wavemix_17_5', 'onnx', 'a.onnx'],
+     "'wavemix_17_5' is neither a model nor a file: name a model with weights, or a checkpoint of train.py."),
+    (['wavemix_16_5', 'onnx-int8', 'a.onnx'],
+     'onnx-int8 needs images to measure ranges on: name training images with --calibration.'),
+    (['wavemix_16_5', 'onnx', 'a.onnx', '--calibration', '.'],
+     'onnx measures nothing on images: leave --calibration out.'),
+    (['wavemix_16_5', 'onnx-int8', 'a.onnx', '--calibration', 'nowhere'],
+     "there is no folder 'nowhere': name one with training images."),
+    (['wavemix_16_5', 'onnx', 'a.pte'], "'a.pte' is no name for this runtime: let it end in .onnx."),
+    (['wavemix_16_5', 'onnx', 'there.onnx'], "'there.onnx' is already there: remove it, or name another file."),
+    (['wavemix_16_5', 'onnx-int8', 'a.onnx', '--calibration', 'small'],
+     "'small/1/1.png' has 20x20 pixels, the model takes 28x28: name the images that it was trained on."),
+])
+def test_bad_input_is_one_sentence_and_writes_nothing(monkeypatch, tmp_path, args, message):
+    monkeypatch.chdir(tmp_path)
+    Path('there.onnx').touch()
+    Path('small/1').mkdir(parents=True)
+    Image.new('L', (20, 20)).save('small/1/1.png')
+    before = sorted(tmp_path.iterdir())
+    assert export_error(monkeypatch, *args) == f'export_model.py: {message}'
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_unknown_runtime_is_an_error(monkeypatch, capsys):
+    assert export_error(monkeypatch, 'wavemix_16_5', 'tflite', 'a.tflite') == 2
+    assert "invalid choice: 'tflite'" in capsys.readouterr().err
+
+
+def test_runtime_that_is_not_installed_is_named(monkeypatch, tmp_path):
+    runtime = runtimes.RUNTIMES['openvino']._replace(packages=('no_such_package',))
+    monkeypatch.setitem(export_model.RUNTIMES, 'openvino', runtime)
+    assert export_error(monkeypatch, 'wavemix_16_5', 'openvino', tmp_path / 'a.xml') == (
+        'export_model.py: openvino needs no_such_package: install what is missing with `pip install --group deploy`.')
+
+
+@pytest.mark.skipif(not find_spec('executorch'), reason='executorch not installed')
+def test_executorch_refuses_what_it_cannot_run(monkeypatch, tmp_path):
+    assert export_error(monkeypatch, 'wavemix_16_5', 'executorch', tmp_path / 'a.pte') == (
+        'export_model.py: ExecuTorch cannot run the transposed convolutions of this model: take a WaveMix-Lite, or '
+        'onnxruntime.')
+    assert not list(tmp_path.iterdir())
+
+
+def test_arrays_of_another_size_are_refused(tmp_path):
+    model = timm.create_model('wavemix_16_5', pretrained=True)
+    with pytest.raises(ValueError, match='the calibration images are 3x32x32, the model takes 3x28x28: preprocess'):
+        runtimes.write(
+            runtimes.RUNTIMES['onnx-int8'], model, tmp_path / 'a.onnx', np.zeros((2, 3, 32, 32), np.float32))
+
+
+def test_an_export_that_fails_leaves_nothing(tmp_path):
+    def fail(model, file, input_size, images):
+        file.write_bytes(b'half')
+        raise RuntimeError('disk full')
+
+    model = timm.create_model('wavemix_16_5', pretrained=True)
+    with pytest.raises(RuntimeError, match='disk full'):
+        runtimes.write(runtimes.RUNTIMES['onnx']._replace(write=fail), model, tmp_path / 'a.onnx')
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def measure(monkeypatch, capsys, fashion_mnist, tmp_path):
+    """Runs the benchmark, one round on 40 images, and returns its results and the tables of its report."""
+    data = tmp_path / 'data'
+    data.mkdir()
+    for split, source in ('train', 'validation'), ('test', 'test'):
+        shutil.copytree(fashion_mnist / source, data / split)
+
+    def measure(*args):
+        monkeypatch.setattr(benchmark, 'MIN_SECONDS', 0.01)
+        monkeypatch.setattr(sys, 'argv', [
+            'deploy.py', str(data), '--rounds', '2', '--json', str(tmp_path / 'deploy.json'), '--output',
+            str(tmp_path / 'deploy.md'), *args])
+        benchmark.main()
+        report = (tmp_path / 'deploy.md').read_text(encoding='utf-8')
+        assert (tmp_path / 'deploy.png').stat().st_size > 10_000
+        return json.loads((tmp_path / 'deploy.json').read_text())['results'], report
+
+    return measure
+
+
+def test_benchmark_has_a_row_for_each_runtime_and_measures_nothing_twice(measure, monkeypatch):
+    runtime = benchmark.RUNTIMES['executorch']._replace(packages=('no_such_package',))
+    monkeypatch.setitem(benchmark.RUNTIMES, 'executorch', runtime)
+    options = '--models', 'wavemix_16_5', 'mobilenetv3_small_100', '--runtimes', 'eager', 'onnx', 'executorch'
+    accuracies, _ = measure(*options, '--skip', 'speed')
+    assert accuracies['wavemix_16_5']['onnx'] == accuracies['wavemix_16_5']['eager']
+    assert accuracies['wavemix_16_5']['onnx']['agreement'] == 100.
+    assert accuracies['wavemix_16_5']['onnx']['top1'] >= 80.
+
+    results, report = measure(*options)
+    ours, theirs = markdown_rows(report)
+    assert [row[0] for row in ours[2:]] == ['PyTorch, eager', 'onnxruntime']
+    assert [row[-2:] for row in theirs[2:]] == [['–', '–']] * 2
+    assert all(float(cell.replace(',', '')) > 0 for row in ours[2:] for cell in row[1:])
+    assert 'ExecuTorch, XNNPACK is left out: no_such_package is not installed' in report
+    assert results['wavemix_16_5']['onnx']['memory'] < results['wavemix_16_5']['eager']['memory']  # it has no torch
+
+    monkeypatch.setattr(benchmark, 'Worker', None)
+    assert measure(*options)[0] == results
+
+
+def test_benchmark_tells_what_fails_and_goes_on(measure, monkeypatch):
+    def fail(*args):
+        raise RuntimeError('no such operator\nat line 3')
+
+    monkeypatch.setitem(benchmark.RUNTIMES, 'onnx', benchmark.RUNTIMES['onnx']._replace(write=fail))
+    results, report = measure('--models', 'mobilenetv3_small_100', '--runtimes', 'eager', 'onnx')
+    assert results['mobilenetv3_small_100'].keys() == {'eager'}
+    assert 'mobilenetv3_small_100 in onnxruntime: RuntimeError, no such operator' in report
+
+
+def test_baseline_that_is_no_checkout_is_refused(measure, tmp_path, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        measure('--baseline', str(tmp_path))
+    assert f"'{tmp_path}' is no checkout of this repository" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_commands_and_code_of_the_page_run_in_order(monkeypatch, capsys, tmp_path, fashion_mnist):
+    """Those of runtimes that are installed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'scripts').symlink_to(ROOT / 'scripts')
+    (tmp_path / 'fashion_mnist').mkdir()
+    (tmp_path / 'fashion_mnist' / 'train').symlink_to(fashion_mnist / 'validation')
+    namespace, printed = {}, []
+    for language, code in re.findall(r'^```(sh|python)\n(.*?)```', DEPLOY, re.DOTALL | re.MULTILINE):
+        if language == 'sh':
+            for line in code.replace('\\\n', ' ').splitlines():
+                _, *words = shlex.split(line, comments=True)
+                if words[:1] == ['scripts/export_model.py'] and not runtimes.RUNTIMES[words[2]].missing:
+                    subprocess.run([sys.executable, *words], check=True)
+        elif all(map(find_spec, re.findall(r'^(?:import|from) (\w+)', code, re.MULTILINE))):
+            exec(code, namespace)
+            printed += re.findall(r'^print\(.*\)  # (.*)$', code, re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == printed
