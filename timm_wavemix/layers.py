@@ -12,18 +12,11 @@ from timm.layers import to_2tuple
 from torch.nn.utils import fuse_conv_bn_weights
 from torch.types import Device
 
-from .wavelet import DWT2d, haar_kernel, is_haar, zero_pad
+from .wavelet import DWT2d, ZeroPad, haar_kernel, is_haar, zero_pad
 
 __all__ = ['Dropout', 'OverlapAddConvTranspose2d', 'WaveletConv2d', 'WaveletMlp', 'conv_transpose2d', 'fuse_batch_norm']
 
 torch.fx.wrap('zero_pad')  # torch.fx wants it said in every module that calls it
-
-
-class ZeroPad(nn.Module):
-    """`zero_pad` as a module."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return zero_pad(x)
 
 
 class FusedWaveletConv2d(nn.Module):
@@ -190,9 +183,9 @@ class OverlapAdd(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         size = self.stride + 2
-        if not torch.jit.is_scripting() and torch.onnx.is_in_onnx_export():
-            # one node instead of twenty, and quicker in onnxruntime; torch itself runs it on one thread
-            height, width = x.shape[-2:]
+        height, width = x.shape[-2:]
+        if not torch.jit.is_scripting() and torch.onnx.is_in_onnx_export() and isinstance(height + width, int):
+            # one node instead of twenty, and quicker in onnxruntime, if the size is known; torch runs it on one thread
             x = x.unflatten(1, (size * size, -1)).transpose(1, 2).flatten(1, 2).flatten(2)
             return F.fold(x, (self.stride * height, self.stride * width), size, padding=1, stride=self.stride)
         x = x.permute(0, 2, 3, 1).unflatten(3, (size, size, -1))

@@ -18,7 +18,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.types import Device
 
-__all__ = ['DWT2d', 'IDWT2d', 'LLSubband', 'crop', 'dwt2d', 'haar_kernel', 'idwt2d', 'is_haar', 'zero_pad']
+__all__ = ['DWT2d', 'IDWT2d', 'LLSubband', 'ZeroPad', 'crop', 'dwt2d', 'haar_kernel', 'idwt2d', 'is_haar', 'zero_pad']
 
 
 def is_haar(wavelet: str) -> bool:
@@ -65,6 +65,13 @@ def zero_pad(x: torch.Tensor) -> torch.Tensor:
     if pad_h + pad_w > 0:  # F.pad copies even where there is nothing to pad
         x = F.pad(x, (0, pad_w, 0, pad_h))
     return x
+
+
+class ZeroPad(nn.Module):
+    """`zero_pad` as a module."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return zero_pad(x)
 
 
 def crop(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -224,6 +231,15 @@ class LLSubband(_Wavelet2d):
         if self.haar:
             return F.conv2d(zero_pad(x), self.filters.to(x.dtype), stride=2, groups=self.channels)
         return _dwt2d(x, self.filters, haar=False)
+
+    @torch.jit.ignore
+    def fuse(self) -> nn.Module:
+        """The same with the convolution as a layer, whose weight is part of every file. With Haar only."""
+        if not self.haar:
+            return self
+        conv = nn.Conv2d(self.channels, self.channels, 2, 2, groups=self.channels, bias=False, device='meta')
+        conv.weight = nn.Parameter(self.filters.clone(), requires_grad=False)
+        return nn.Sequential(ZeroPad(), conv)
 
 
 class IDWT2d(_Wavelet2d):
