@@ -183,11 +183,12 @@ class OverlapAdd(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         size = self.stride + 2
-        height, width = x.shape[-2:]
-        if not torch.jit.is_scripting() and torch.onnx.is_in_onnx_export() and isinstance(height + width, int):
-            # one node instead of twenty, and quicker in onnxruntime, if the size is known; torch runs it on one thread
-            x = x.unflatten(1, (size * size, -1)).transpose(1, 2).flatten(1, 2).flatten(2)
-            return F.fold(x, (self.stride * height, self.stride * width), size, padding=1, stride=self.stride)
+        if not torch.jit.is_scripting():  # by itself, since TorchScript cannot compile what follows
+            height, width = x.shape[-2:]
+            if torch.onnx.is_in_onnx_export() and isinstance(height + width, int):
+                # one node instead of twenty, and quicker in onnxruntime; torch runs it on one thread
+                x = x.unflatten(1, (size * size, -1)).transpose(1, 2).flatten(1, 2).flatten(2)
+                return F.fold(x, (self.stride * height, self.stride * width), size, padding=1, stride=self.stride)
         x = x.permute(0, 2, 3, 1).unflatten(3, (size, size, -1))
         x = _add_overlap(x, size, cell_dim=-5, pixel_dim=-3)
         x = _add_overlap(x.transpose(2, 3), size, cell_dim=-3, pixel_dim=-2)
