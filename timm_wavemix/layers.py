@@ -30,7 +30,7 @@ class FusedWaveletConv2d(nn.Module):
 
     def forward(self, x: torch.Tensor, extra: Optional[torch.Tensor] = None) -> torch.Tensor:
         x = self.conv(self.transform(x))
-        if self.conv_extra is not None:
+        if self.conv_extra is not None and extra is not None:
             x = x + self.conv_extra(extra)
         return x
 
@@ -109,8 +109,8 @@ def dropout(x: torch.Tensor, p: float, training: bool) -> torch.Tensor:
         return F.dropout(x, p, training)
     # To draw the mask takes torch longer than the rest of an MLP: it draws one number after the other, on one thread.
     # Here each of them is good for four elements.
-    bits = torch.randint(-2 ** 63, 2 ** 63 - 1, ((x.numel() + 3) // 4,), dtype=torch.int64).view(torch.int16)
-    bits = bits[:x.numel()]
+    bits = torch.randint(-2 ** 63, 2 ** 63 - 1, ((x.numel() + 3) // 4,), dtype=torch.int64, device=x.device)
+    bits = bits.view(torch.int16)[:x.numel()]
     if x.dim() == 4 and x.stride(1) == 1:  # channels_last, so that mask and x lie alike
         bits = bits.view(x.shape[0], x.shape[2], x.shape[3], x.shape[1]).permute(0, 3, 1, 2)
     dropped = min(max(1, round(p * 2 ** 16)), 2 ** 16 - 2)  # what is kept times 2^16 would overflow float16
