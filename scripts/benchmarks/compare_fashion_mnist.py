@@ -361,7 +361,9 @@ def train(
         random_seed(seed, 1000 * (1 + epoch))
         model.train()
         losses = []
-        batches = tqdm(loader, desc=f'epoch {epoch + 1} of {epochs}', unit=' batches', leave=False)
+        batches = tqdm(
+            loader, desc=f'epoch {epoch + 1} of {epochs}', total=min(len(loader), training.updates - epoch * len(loader)),
+            unit=' batches', leave=False)
         for update, (images, classes) in enumerate(batches, 1 + epoch * len(loader)):
             if update > training.updates:
                 break
@@ -632,7 +634,7 @@ def parse_args() -> argparse.Namespace:
         '--updates',
         type=positive_int,
         metavar='N',
-        help='updates of a training where they are equal (default: 150, with --ablation 600)',
+        help='updates of a training where they are equal (default: 150, with --ablation 500)',
     )
     parser.add_argument(
         '--seconds',
@@ -702,7 +704,7 @@ def parse_args() -> argparse.Namespace:
         if foreign:
             parser.error(f'--ablation is for the WaveMix models, not for {", ".join(foreign)}: leave those out.')
     args.models = args.models or (ABLATION if args.ablation else DEFAULT)
-    args.updates = args.updates or (600 if args.ablation else 150)
+    args.updates = args.updates or (500 if args.ablation else 150)
     args.lr = args.lr or ([3e-3] if args.ablation else [1e-3, 3e-3, 1e-2])
     args.output = args.output or Path('output', 'ablation' if args.ablation else 'compare_fashion_mnist')
     args.json = args.json or args.output / 'results.json'
