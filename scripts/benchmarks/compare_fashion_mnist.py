@@ -362,7 +362,7 @@ def train(
         model.train()
         losses = []
         batches = tqdm(
-            loader, desc=f'epoch {epoch + 1} of {epochs}', total=min(len(loader), training.updates - epoch * len(loader)),
+            loader, f'epoch {epoch + 1} of {epochs}', min(len(loader), training.updates - epoch * len(loader)),
             unit=' batches', leave=False)
         for update, (images, classes) in enumerate(batches, 1 + epoch * len(loader)):
             if update > training.updates:
