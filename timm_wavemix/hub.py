@@ -880,7 +880,7 @@ def explain(error: BaseException, repo_id: str) -> str:
         return f'the transfer by Xet failed ({reason}): set HF_HUB_DISABLE_XET=1 to do without it.'
     if isinstance(error, (OfflineModeIsEnabled, RuntimeError, ValueError)):
         return reason
-    return f'{reason}: check the network, and HF_ENDPOINT if it is set.'
+    return f'{reason.rstrip(".")}: check the network, and HF_ENDPOINT if it is set.'
 
 
 def _explain_response(response: Any, repo_id: str, error: BaseException) -> str:
@@ -905,11 +905,14 @@ def _explain_response(response: Any, repo_id: str, error: BaseException) -> str:
             'run it again.')
     if url.path.endswith('/verify'):
         return f'the Hub could not confirm the upload of the weights (HTTP status {status}): run it again.'
-    if response.headers.get('x-error-code') == 'RevisionNotFound':
-        return f'{repo_id} has no such revision: give a branch, a commit or refs/pr/NUMBER.'
-    return _explain_status('the Hub', status) or {
+    missing = {
+        'RevisionNotFound': f'{repo_id} has no such revision: give a branch, a commit or refs/pr/NUMBER.',
+        'EntryNotFound': f'{repo_id} has no such file ({url.path}): look at its files on the Hub.',
+    }.get(response.headers.get('x-error-code', ''))
+    may = 'read' if response.request.method in ('GET', 'HEAD') else 'write to'
+    return missing or _explain_status('the Hub', status) or {
         401: 'the Hub does not know you: log in with `hf auth login`, or set HF_TOKEN to a valid token.',
-        403: f'your token may not write to {repo_id}: take one that may.',
+        403: f'your token may not {may} {repo_id}: take one that may.',
         404: f'the Hub has no {repo_id}, or not for you: check the name, and the token with `hf auth whoami`.',
         409: f'{repo_id} changed meanwhile: run it again.',
         412: f'{repo_id} changed meanwhile: run it again.',

@@ -319,9 +319,13 @@ def test_bytes_that_do_not_match_their_hash_are_noticed(server, push):
     ({'failures': {'resolve': 503}}, 'the Hub fails with HTTP status 503: run it again later.'),
     ({'failures': {'resolve': 429}}, 'the Hub limits your requests: run it again in some minutes.'),
     ({'failures': {'lfs_download': 503}}, 'fails with HTTP status 503: run it again later.'),
+    ({'failures': {'lfs_download': 403}}, 'refuses with HTTP status 403, as it does once a link to it has expired'),
+    ({'failures': {'resolve': 403}}, 'your token may not read org/model: take one that may.'),
+    ({'failures': {'resolve': 511}}, 'the network wants a login before it lets you through'),
     ({'cuts': {'lfs_download': 1000}}, ''),
     ({'pages': {'resolve': 200}}, 'login page'),
-], ids=['503', '429', 'storage', 'cut', 'login page'])
+    ({'pages': {'lfs_download': 200}}, ': check the network'),
+], ids=['503', '429', 'storage', 'expired link', 'token', 'login', 'cut', 'login page', 'login page of the storage'])
 def test_read_back_that_fails_in_passing_lets_the_commit_stand(server, push, fault, message):
     for kind, faults in fault.items():
         getattr(server, kind).update(faults)
