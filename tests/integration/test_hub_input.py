@@ -62,8 +62,8 @@ def change_weights(folder, change):
     {'num_classes': 12, 'model_args': {'num_classes': 12}},
     {'model_args': {'num_classes': 7, 'in_chans': 1}},
     {'model_args': {'num_classes': 7, 'levels': 3}},
-    {'architecture': 'wavemix_32_5'},
-    {'architecture': 'fnet2d_64_5'},
+    {'architecture': 'wavemix_32_5', 'num_features': 32},
+    {'architecture': 'fnet2d_64_5', 'num_features': 64},
 ], ids=str)
 def test_config_that_contradicts_the_weights_is_refused(refused, folder, changes):
     change_config(folder, **changes)
