@@ -445,7 +445,7 @@ def upload(
         repo_id: Repository, which is created if it does not exist.
         private: Create it private.
         revision: Branch to commit to, which is created if it does not exist. The default is main.
-        create_pr: Open a pull request with the commit instead, unless an open one has the same content.
+        create_pr: Open a pull request with the commit instead, unless main or an open one has the same content.
 
     Raises:
         RuntimeError: The commit was not made, or it is not known whether it was.
