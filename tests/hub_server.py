@@ -34,15 +34,17 @@ class Repo:
     def __init__(self, private: bool):
         self.private = private
         self.commits: Dict[str, Dict[str, Union[bytes, str]]] = {}
+        self.parents: Dict[str, Optional[str]] = {}
         self.refs: Dict[str, str] = {}
         self.titles: Dict[int, str] = {}  # of pull requests
         self.commit('main', {'.gitattributes': b'*.safetensors filter=lfs\n'})
 
     def commit(self, ref: str, files: Dict[str, Union[bytes, str]], parent: Optional[str] = None) -> str:
-        tree = {**self.commits.get(parent or self.refs.get(ref), {}), **files}
+        parent = parent or self.refs.get(ref)
+        tree = {**self.commits.get(parent, {}), **files}
         tree = {path: content for path, content in tree.items() if content is not None}
         oid = sha1(len(self.commits), sorted(tree.items()))
-        self.commits[oid] = tree
+        self.commits[oid], self.parents[oid] = tree, parent
         self.refs[ref] = oid
         return oid
 
@@ -205,6 +207,17 @@ class HubServer:
             return jsonify([
                 {'type': 'file', 'path': path, 'size': len(content), 'oid': sha1(content)}
                 for path, content in repo.commits[oid_of(repo, revision)].items()])
+
+        @app.get('/api/models/<owner>/<name>/commits/<path:revision>')
+        def history(owner, name, revision):
+            repo = readable(f'{owner}/{name}')
+            oid, oids = oid_of(repo, revision), []
+            while oid:
+                oids.append(oid)
+                oid = repo.parents[oid]
+            return jsonify([
+                {'id': oid, 'authors': [], 'date': '2026-01-01T00:00:00.000Z', 'title': '', 'message': ''}
+                for oid in oids])
 
         @app.get('/api/models/<owner>/<name>/refs')
         def refs(owner, name):

@@ -10,12 +10,14 @@ import fnmatch
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import sys
 import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, cast
@@ -63,12 +65,16 @@ from .cards import (
 )
 from .wavemix import IsotropicNet, checkpoint_filter_fn
 
+CONFIG_ENTRIES = {  # of timm's config.json
+    'architecture', 'num_classes', 'num_features', 'global_pool', 'label_names', 'label_descriptions', 'model_args',
+    'pretrained_cfg'}
 HPARAMS = 'train_hparams.yaml'  # as timm's own repositories have it
 PLACES = (  # arguments of train.py that tell where it ran, not how
     'data', 'data_dir', 'output', 'resume', 'initial_checkpoint', 'pretrained_path', 'config', 'device', 'local_rank',
     'rank', 'world_size', 'distributed')
 XET_TIMEOUT = 10  # seconds
 SYSTEM_ERRORS = errno.ENOENT, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOSPC, errno.EDQUOT  # no fault of a file
+NOTHING_SENT = 'nothing was sent.'
 SLOW_UPLOAD = 20  # seconds after which a transfer by Xet is told of
 WAITS = 0, 2, 4  # seconds before each look for a commit whose answer was lost: a slow server may still make it
 
@@ -110,6 +116,8 @@ def _blame(what: str) -> Iterator[None]:
     except Exception as error:
         if getattr(error, 'errno', None) in SYSTEM_ERRORS:
             raise
+        if f'os error {errno.ENOSPC}' in str(error):  # safetensors has errors of its own
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
         raise ValueError(f'{what}: {_reason(error)}') from error
 
 
@@ -191,11 +199,15 @@ def _load_folder(folder: Path) -> Source:
         config['architecture'], f"The config.json of '{folder}' names the architecture '{config['architecture']}', it")
     with _blame(f"The config.json of '{folder}' gives no model, write it with timm.models.save_for_hf"):
         model = timm.create_model(f'local-dir:{folder}')
-    built = getattr(model, 'num_classes', None)
-    if config.get('num_classes', built) != built:
-        raise ValueError(
-            f"The config.json of '{folder}' says num_classes {config['num_classes']} and builds a model of "
-            f'{built}: write the folder with timm.models.save_for_hf.')
+    # timm builds by model_args alone, and would give another model than the one that was trained
+    built = {key: getattr(model, key, None) for key in ('num_classes', 'num_features')}
+    if isinstance(model, IsotropicNet):
+        built['global_pool'] = model.head.global_pool.pool_type
+    for key, value in built.items():
+        if config.get(key, value) != value:
+            raise ValueError(
+                f"The config.json of '{folder}' says {key} {config[key]} and builds a model of {value}: write the "
+                'folder with timm.models.save_for_hf, with the arguments of the model as model_args.')
     return _fill(model, _read_weights(folder), folder, config.get('model_args') or {})
 
 
@@ -242,7 +254,12 @@ def _read_config(folder: Path) -> Dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.get('architecture'), str):
         raise ValueError(
             f"The config.json of '{folder}' has no 'architecture': write the folder with timm.models.save_for_hf.")
-    for key in 'pretrained_cfg', 'model_args':
+    unknown = config.keys() - CONFIG_ENTRIES
+    if unknown and 'pretrained_cfg' in config:  # in the form of older timm all entries are those of pretrained_cfg
+        raise ValueError(
+            f"'{min(unknown)}' in the config.json of '{folder}' is no entry that timm knows: correct its name, or take "
+            'it out.')
+    for key in 'pretrained_cfg', 'model_args', 'label_descriptions':
         if not isinstance(config.get(key, {}), dict):
             raise ValueError(
                 f"'{key}' in the config.json of '{folder}' is no mapping: write it with timm.models.save_for_hf.")
@@ -292,7 +309,8 @@ def _check_runs(model: nn.Module, source: str) -> None:
         else:
             image = torch.zeros(channels, height, width)
         with torch.inference_mode():
-            model(image.unsqueeze(0))
+            if not model(image.unsqueeze(0)).isfinite().all():
+                raise ValueError('its logits are not finite')
 
 
 # Write the files
@@ -329,7 +347,7 @@ def build(
     model = cast(IsotropicNet, loaded.model)  # as load_source has checked
     names = _label_names(model, facts, source, config)
     config_of(model).pop('label_names', None)  # save_for_hf would write them twice
-    with _blame(f"The files of '{source}' cannot be written"):  # safetensors has errors of its own for a full disk
+    with _blame(f"The files of '{source}' cannot be written"):
         save_for_hf(
             model, str(folder), model_config=dict(label_names=names), model_args=loaded.model_args,
             safe_serialization=True)
@@ -427,7 +445,7 @@ def upload(
         repo_id: Repository, which is created if it does not exist.
         private: Create it private.
         revision: Branch to commit to, which is created if it does not exist. The default is main.
-        create_pr: Open a pull request with the commit instead, unless an open one has the same content.
+        create_pr: Open a pull request with the commit instead, unless main or an open one has the same content.
 
     Raises:
         RuntimeError: The commit was not made, or it is not known whether it was.
@@ -449,7 +467,7 @@ def upload(
             # apart from the commit, so that what the server would leave out is known before
             api.preupload_lfs_files(repo_id, files, revision=revision, create_pr=create_pr, free_memory=False)
         _check_ignored(files, repo_id, head)
-        if _has_stale_hparams(head, hashes):
+        if HPARAMS in set(_differing(head, hashes)) - hashes.keys():
             files.append(CommitOperationDelete(HPARAMS))
     except (Exception, KeyboardInterrupt) as error:
         left = _left(api, repo_id, revision, missing)
@@ -471,7 +489,7 @@ def upload(
         if _refused(error):
             left = _left(api, repo_id, revision, missing)
             raise RuntimeError(f'Nothing was published: {explain(error, repo_id)}{left}') from error
-        return _find_out(error, api, repo_id, revision, create_pr, hashes, missing)
+        return _find_out(error, api, repo_id, revision, create_pr, hashes, head.sha, missing)
 
 
 def _title(repo_id: str) -> str:
@@ -584,15 +602,11 @@ def _hashes(folder: Path) -> Dict[str, Tuple[str, str]]:
 
 
 def _differing(info: ModelInfo, hashes: Dict[str, Tuple[str, str]]) -> List[str]:
-    """The names of the files that a revision lacks, or has otherwise."""
+    """The names of the files that a revision lacks, or has otherwise, such as the arguments of another training."""
     there = {
         file.rfilename: file.lfs['sha256'] if file.lfs else file.blob_id for file in info.siblings or []}
-    return [name for name, known in hashes.items() if there.get(name) not in known]
-
-
-def _has_stale_hparams(info: ModelInfo, hashes: Dict[str, Tuple[str, str]]) -> bool:
-    """Whether a revision has the arguments of a training that these weights do not come from."""
-    return HPARAMS not in hashes and any(file.rfilename == HPARAMS for file in info.siblings or [])
+    differing = [name for name, known in hashes.items() if there.get(name) not in known]
+    return differing + [HPARAMS] * (HPARAMS in there.keys() - hashes.keys())
 
 
 def _published(
@@ -601,18 +615,26 @@ def _published(
         revision: Optional[str],
         create_pr: bool,
         hashes: Dict[str, Tuple[str, str]],
+        parent: Optional[str] = None,
 ) -> Optional[Publication]:
-    """The head of the branch, or the open pull request, if it has this content."""
-    if not create_pr:
-        head = api.model_info(repo_id, revision=revision, files_metadata=True)
-        if head.sha and not _differing(head, hashes) and not _has_stale_hparams(head, hashes):
-            return Publication(head.sha, f'{api.endpoint}/{repo_id}/commit/{head.sha}')
-        return None
-    for discussion in api.get_repo_discussions(repo_id):
-        if discussion.is_pull_request and discussion.status == 'open' and discussion.title == _title(repo_id):
-            head = api.model_info(repo_id, revision=f'refs/pr/{discussion.num}', files_metadata=True)
-            if head.sha and not _differing(head, hashes) and not _has_stale_hparams(head, hashes):
-                return Publication(head.sha, f'{api.endpoint}/{repo_id}/discussions/{discussion.num}')
+    """The commit or the open pull request that has this content.
+
+    A commit is looked for at the head of the branch, or if `parent` is given, among all that came after it: others may
+    have made one on top.
+    """
+    commits = [revision or 'main']
+    if parent:
+        history = (commit.commit_id for commit in api.list_repo_commits(repo_id, revision=revision))
+        commits = list(takewhile(lambda oid: oid != parent, history))
+    pull_requests = [
+        discussion.num for discussion in (api.get_repo_discussions(repo_id) if create_pr else [])
+        if discussion.is_pull_request and discussion.status == 'open' and discussion.title == _title(repo_id)]
+    for place in [*commits, *pull_requests]:
+        info = api.model_info(
+            repo_id, revision=place if isinstance(place, str) else f'refs/pr/{place}', files_metadata=True)
+        if info.sha and not _differing(info, hashes):
+            path = f'commit/{info.sha}' if isinstance(place, str) else f'discussions/{place}'
+            return Publication(info.sha, f'{api.endpoint}/{repo_id}/{path}')
     return None
 
 
@@ -629,6 +651,7 @@ def _find_out(
         revision: Optional[str],
         create_pr: bool,
         hashes: Dict[str, Tuple[str, str]],
+        parent: Optional[str],
         missing: List[str],
 ) -> Publication:
     """Look for a commit whose answer was lost.
@@ -643,7 +666,7 @@ def _find_out(
     try:
         for wait in WAITS:
             time.sleep(wait)
-            there = _published(api, repo_id, revision, create_pr, hashes)
+            there = _published(api, repo_id, revision, create_pr, hashes, parent)
             if there:
                 break
     except (Exception, KeyboardInterrupt) as unknown:
@@ -682,8 +705,6 @@ def read_back(folder: Path, repo_id: str, revision: str) -> None:
                     differing.append(name)
     if differing:
         raise DiffersError(f"{' and '.join(differing)} {'is' if len(differing) == 1 else 'are'} missing or other there")
-    if _has_stale_hparams(info, hashes):
-        raise DiffersError(f'{HPARAMS} there is of other weights')
 
 
 def _verify_hint(publication: Publication, create_pr: bool) -> str:
@@ -754,6 +775,8 @@ def _collect(repo_id: str, title: str, private: bool) -> None:
         collection = api.create_collection(
             title, namespace=repo_id.partition('/')[0], private=private, exists_ok=True)
         api.add_collection_item(collection.slug, repo_id, 'model', exists_ok=True)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(f"{repo_id} was published, but may not be in the collection '{title}'.") from error
     except Exception as error:
         raise RuntimeError(
             f"{repo_id} was published, but is not in the collection '{title}': {explain(error, repo_id)}") from error
@@ -769,9 +792,10 @@ def push_all(org: str, private: bool = False, collection: Optional[str] = None, 
     try:
         for name in names:
             push(name, f'{org}/{name}', private=private, collection=collection, dry_run=dry_run)
-            done += 1
-    except RuntimeError as error:
-        raise RuntimeError(f'{done} of {len(names)} are published, run it again to go on: {error}') from error
+            done += not dry_run
+    except (RuntimeError, KeyboardInterrupt) as error:
+        raise type(error)(
+            f'{done} of {len(names)} are published, run it again to go on: {str(error) or NOTHING_SENT}') from error
 
 
 def packaged_weights() -> List[str]:
@@ -856,7 +880,7 @@ def explain(error: BaseException, repo_id: str) -> str:
         return f'the transfer by Xet failed ({reason}): set HF_HUB_DISABLE_XET=1 to do without it.'
     if isinstance(error, (OfflineModeIsEnabled, RuntimeError, ValueError)):
         return reason
-    return f'{reason}: check the network, and HF_ENDPOINT if it is set.'
+    return f'{reason.rstrip(".")}: check the network, and HF_ENDPOINT if it is set.'
 
 
 def _explain_response(response: Any, repo_id: str, error: BaseException) -> str:
@@ -881,9 +905,14 @@ def _explain_response(response: Any, repo_id: str, error: BaseException) -> str:
             'run it again.')
     if url.path.endswith('/verify'):
         return f'the Hub could not confirm the upload of the weights (HTTP status {status}): run it again.'
-    return _explain_status('the Hub', status) or {
+    missing = {
+        'RevisionNotFound': f'{repo_id} has no such revision: give a branch, a commit or refs/pr/NUMBER.',
+        'EntryNotFound': f'{repo_id} has no such file ({url.path}): look at its files on the Hub.',
+    }.get(response.headers.get('x-error-code', ''))
+    may = 'read' if response.request.method in ('GET', 'HEAD') else 'write to'
+    return missing or _explain_status('the Hub', status) or {
         401: 'the Hub does not know you: log in with `hf auth login`, or set HF_TOKEN to a valid token.',
-        403: f'your token may not write to {repo_id}: take one that may.',
+        403: f'your token may not {may} {repo_id}: take one that may.',
         404: f'the Hub has no {repo_id}, or not for you: check the name, and the token with `hf auth whoami`.',
         409: f'{repo_id} changed meanwhile: run it again.',
         412: f'{repo_id} changed meanwhile: run it again.',
@@ -983,7 +1012,7 @@ def main(argv: Optional[List[str]] = None, prog: Optional[str] = None) -> None:
         else:
             push(**options)
     except KeyboardInterrupt as interrupt:
-        print(f'{parser.prog}: Broken off: {interrupt or "nothing was sent."}', file=sys.stderr)
+        print(f'{parser.prog}: Broken off: {str(interrupt) or NOTHING_SENT}', file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         sys.exit(f'{parser.prog}: {explain(error, args.repo_id) if error.errno == errno.ENOSPC else _reason(error)}')

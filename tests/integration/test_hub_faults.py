@@ -90,13 +90,31 @@ def test_commit_that_nobody_can_tell_of(server, push):
 
 
 def test_commit_of_somebody_else_is_not_taken_for_ours(server, push):
-    def other_commit(response):
+    def other_commit():
         server.repos['org/model'].commit('main', {'config.json': b'{}'})
-        return Response('{}', 502, mimetype='application/json')
+        abort(Response('{}', 502, mimetype='application/json'))
 
-    server.after_commit = other_commit
+    server.before_commit = other_commit
     code, _, err = push(NAME, '--repo-id', 'org/model')
     assert code == 1 and "Nothing was published, in org/model, 'main' does not have it" in err
+
+
+@pytest.mark.parametrize('where', [[], ['--revision', 'branch']], ids=['main', 'branch'])
+def test_commit_whose_answer_is_lost_is_found_below_those_of_others(server, push, where):
+    ours, revision = [], 'branch' if where else 'main'
+
+    def commits_on_top(response):
+        repo = server.repos['org/model']
+        ours.append(repo.refs[revision])
+        repo.commit(revision, {'config.json': b'{}'})
+        repo.commit(revision, {'README.md': b'other'})
+        return Response('{}', 502, mimetype='application/json')
+
+    server.after_commit = commits_on_top
+    code, out, err = push(NAME, '--repo-id', 'org/model', *where)
+    assert code == 0, err
+    assert f'The answer to the commit was lost, but it was made: {server.url}/org/model/commit/{ours[0]}\n' in out
+    assert out.endswith(f'Done, read back and found the same: {server.url}/org/model/commit/{ours[0]}\n')
 
 
 def test_second_run_opens_no_second_pull_request_of_the_same_content(server, push, folder):
@@ -106,6 +124,15 @@ def test_second_run_opens_no_second_pull_request_of_the_same_content(server, pus
     assert set(server.repos['org/model'].titles) == {1}
     assert push(folder, '--repo-id', 'org/model', '--create-pr')[0] == 0  # other content
     assert set(server.repos['org/model'].titles) == {1, 2}
+
+
+def test_no_pull_request_is_opened_of_what_main_has(server, push):
+    assert push(NAME, '--repo-id', 'org/model')[0] == 0
+    code, out, err = push(NAME, '--repo-id', 'org/model', '--create-pr')
+    oid = server.repos['org/model'].refs['main']
+    assert (code, err) == (0, '')
+    assert f'There already, nothing was sent: {server.url}/org/model/commit/{oid}\n' in out
+    assert not server.repos['org/model'].titles
 
 
 # Ctrl-C
@@ -172,6 +199,38 @@ def test_ctrl_c_during_the_read_back(server, push, monkeypatch):
     oid = server.repos['org/model'].refs['main']
     assert code == 130 and err.count('\n') == 1
     assert f'commit/{oid} was published, but not read back. Check it by the same command with --verify' in err
+
+
+@pytest.mark.parametrize('more', [[], ['--dry-run'], ['--verify']], ids=str)
+def test_ctrl_c_while_the_files_are_written_says_that_nothing_was_sent(server, push, monkeypatch, more):
+    monkeypatch.setattr(hub, 'build', interrupt)
+    code, _, err = push(NAME, '--repo-id', 'org/model', *more)
+    assert (code, err) == (130, 'push: Broken off: nothing was sent.\n')
+    assert server.requests == []
+
+
+def test_ctrl_c_after_the_read_back_does_not_deny_the_publication(server, push, monkeypatch):
+    monkeypatch.setattr(hub.HfApi, 'create_collection', lambda *args, **kwargs: interrupt())
+    code, _, err = push(NAME, '--repo-id', 'org/model', '--collection', 'Zoo')
+    assert code == 130 and set(tree(server)) == FILES | {'.gitattributes'}
+    assert err == "push: Broken off: org/model was published, but may not be in the collection 'Zoo'.\n"
+
+
+@pytest.mark.parametrize('dry_run', [False, True])
+def test_ctrl_c_between_the_weights_of_the_package_counts_those_that_are_published(
+        server, push, monkeypatch, dry_run):
+    build, calls = hub.build, []
+
+    def third_is_broken_off(*args):
+        calls.append(args)
+        return interrupt() if len(calls) == 3 else build(*args)
+
+    monkeypatch.setattr(hub, 'build', third_is_broken_off)
+    code, _, err = push('--all', '--org', 'org', *['--dry-run'] * dry_run)
+    assert code == 130 and len(server.repos) == (0 if dry_run else 2)
+    assert err == (
+        f'push: Broken off: {len(server.repos)} of {len(hub.packaged_weights())} are published, run it again to go on: '
+        'nothing was sent.\n')
 
 
 # what a failed push leaves
@@ -260,9 +319,13 @@ def test_bytes_that_do_not_match_their_hash_are_noticed(server, push):
     ({'failures': {'resolve': 503}}, 'the Hub fails with HTTP status 503: run it again later.'),
     ({'failures': {'resolve': 429}}, 'the Hub limits your requests: run it again in some minutes.'),
     ({'failures': {'lfs_download': 503}}, 'fails with HTTP status 503: run it again later.'),
+    ({'failures': {'lfs_download': 403}}, 'refuses with HTTP status 403, as it does once a link to it has expired'),
+    ({'failures': {'resolve': 403}}, 'your token may not read org/model: take one that may.'),
+    ({'failures': {'resolve': 511}}, 'the network wants a login before it lets you through'),
     ({'cuts': {'lfs_download': 1000}}, ''),
     ({'pages': {'resolve': 200}}, 'login page'),
-], ids=['503', '429', 'storage', 'cut', 'login page'])
+    ({'pages': {'lfs_download': 200}}, ': check the network'),
+], ids=['503', '429', 'storage', 'expired link', 'token', 'login', 'cut', 'login page', 'login page of the storage'])
 def test_read_back_that_fails_in_passing_lets_the_commit_stand(server, push, fault, message):
     for kind, faults in fault.items():
         getattr(server, kind).update(faults)
@@ -297,6 +360,10 @@ def test_verify_names_what_differs_and_sends_nothing(server, push, folder):
         'other there: push it again.\n')
     code, _, err = push(folder, '--repo-id', 'org/other', '--verify')
     assert code == 1 and "push: org/other at 'main' could not be read: the Hub has no org/other" in err
+    code, _, err = push(folder, '--repo-id', 'org/model', '--verify', '--revision', 'new')
+    assert code == 1 and err == (
+        "push: org/model at 'new' could not be read: org/model has no such revision: give a branch, a commit or "
+        'refs/pr/NUMBER.\n')
     assert len(server.repos['org/model'].commits) == commits and set(server.repos) == {'org/model'}
 
 

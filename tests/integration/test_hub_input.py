@@ -62,8 +62,8 @@ def change_weights(folder, change):
     {'num_classes': 12, 'model_args': {'num_classes': 12}},
     {'model_args': {'num_classes': 7, 'in_chans': 1}},
     {'model_args': {'num_classes': 7, 'levels': 3}},
-    {'architecture': 'wavemix_32_5'},
-    {'architecture': 'fnet2d_64_5'},
+    {'architecture': 'wavemix_32_5', 'num_features': 32},
+    {'architecture': 'fnet2d_64_5', 'num_features': 64},
 ], ids=str)
 def test_config_that_contradicts_the_weights_is_refused(refused, folder, changes):
     change_config(folder, **changes)
@@ -136,11 +136,27 @@ def test_config_in_other_bytes_than_utf_8_is_refused(refused, folder):
     {'num_classes': 12}, {'pretrained_cfg': {'mean': 'grey'}}, {'pretrained_cfg': {'std': [0, 'a', 1]}},
     {'pretrained_cfg': {'crop_pct': 'all'}}, {'pretrained_cfg': {'interpolation': 'bicubique'}},
     {'label_names': 'abcdefg'}, {'label_names': 7}, {'label_names': [1, 2, 3, 4, 5, 6, 7]},
-    {'label_names': {'0': 'a', '2': 'b'}},
+    {'label_names': {'0': 'a', '2': 'b'}}, {'label_descriptions': 3}, {'num_clases': 7}, {'labels': list('abcdefg')},
+    {'global_pool': 'max'}, {'global_pool': 3}, {'num_features': 32},
 ], ids=str)
 def test_config_with_unknown_or_mistyped_entries_is_refused(refused, folder, changes):
     change_config(folder, **changes)
     refused(folder)
+
+
+def test_preprocessing_that_makes_no_numbers_is_refused(refused, folder):
+    cfg = json.loads((folder / 'config.json').read_text())['pretrained_cfg']
+    change_config(folder, pretrained_cfg={**cfg, 'mean': [float('nan')] * 3})
+    assert 'correct input_size, mean, std and so on in its config: its logits are not finite' in refused(folder)
+
+
+def test_folder_that_lacks_an_argument_of_its_model_is_refused(refused, tmp_path):
+    model = timm.create_model('wavemix_16_5', num_classes=7, global_pool='max')
+    save_for_hf(model, tmp_path / 'model', safe_serialization=True)
+    config = json.loads((tmp_path / 'model' / 'config.json').read_text())
+    config.get('model_args', {}).pop('global_pool', None)  # timm before 1.0.31 did not write it by itself
+    change_config(tmp_path / 'model', model_args=config.get('model_args', {}), global_pool='max')
+    assert 'says global_pool max and builds a model of avg' in refused(tmp_path / 'model')
 
 
 def test_label_names_by_index_are_put_in_order(server, push, folder):
@@ -223,16 +239,24 @@ def test_full_disk_is_told_of(refused, monkeypatch):
     def full(*args, **kwargs):
         raise SafetensorError('Error while serializing: I/O error: No space left on device (os error 28)')
 
-    monkeypatch.setattr('safetensors.torch.save_file', full)
-    assert f"The files of '{NAME}' cannot be written" in refused(NAME) and 'No space left' in refused(NAME)
-
     def full_for_all(*args, **kwargs):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('safetensors.torch.save_file', full_for_all)
-    assert refused(NAME) == (
-        'the disk of this machine is full ([Errno 28] No space left on device): free some space, or set TMPDIR to a '
-        'folder elsewhere.')
+    for error in full, full_for_all:
+        monkeypatch.setattr('safetensors.torch.save_file', error)
+        assert refused(NAME) == (
+            'the disk of this machine is full ([Errno 28] No space left on device): free some space, or set TMPDIR to '
+            'a folder elsewhere.')
+
+
+def test_files_that_cannot_be_written_for_another_reason_are_told_of(server, python):
+    code = (
+        'import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n'
+        f"from timm_wavemix import hub; hub.main(['{NAME}', '--repo-id', 'org/model'], prog='push')")
+    result = python('-c', code)
+    assert result.returncode == 1 and result.stderr.count('\n') == 1
+    assert f"push: The files of '{NAME}' cannot be written: " in result.stderr and 'too large' in result.stderr
+    assert server.requests == []
 
 
 # --config

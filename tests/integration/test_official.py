@@ -389,6 +389,13 @@ def test_verify_names_what_cannot_be_fetched(server, failure, message):
         convert_official.verify(['wavemix_lite_320_8.cifar10'], Path('data'))
 
 
+def test_verify_names_a_file_that_the_authors_took_away(server):
+    serve(server, 'wavemix_lite_144_7.cifar10', {})
+    message = r'cloudwalker/wavemix has no such file \(/.*\): look at its files on the Hub\.'
+    with pytest.raises(ValueError, match=f"weights of 'wavemix_lite_320_8.cifar10' could not be fetched: {message}"):
+        convert_official.verify(['wavemix_lite_320_8.cifar10'], Path('data'))
+
+
 def test_push_of_the_authors_weights_by_their_name(server, push, pull):
     name = 'wavemix_lite_256_8.cifar100'
     expected = official(name)
