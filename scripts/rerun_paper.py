@@ -65,7 +65,7 @@ class Recipe:
     def how_to_get_the_data(self) -> str:
         """What the head of the file says of it."""
         head = dict(line[2:].split(': ', 1) for line in self.file.read_text(encoding='utf-8').splitlines()[1:4])
-        return f"get them from {head['Data']} ({head['Get it']}); in '{self.data_dir}' belongs {head['Layout']}"
+        return f"get them from {head['Data']} ({head['Get it']}); '{self.data_dir}' is to hold {head['Layout']}"
 
     def splits(self, download: bool) -> Tuple[Split, Split]:
         """Training and test images, read as train.py reads them.
@@ -84,8 +84,9 @@ class Recipe:
         except ImportError as error:
             raise ValueError(f'{self.name}: {error}: `pip install datasets`.') from error
         except Exception as error:  # each reader has its own
-            reason = ' '.join(str(error).split())
-            raise ValueError(f'{self.name} has no images: {self.how_to_get_the_data()} ({reason}).') from error
+            reason = ' '.join(str(error).split()) or type(error).__name__
+            raise ValueError(
+                f'{self.name} has no images that timm can read ({reason}): {self.how_to_get_the_data()}.') from error
         if s.get('dataset', '') == '' and _folder(splits[0]) == _folder(splits[1]):
             raise ValueError(f'{self.name} has no two splits: {self.how_to_get_the_data()}.')  # timm took the root
         if len(image.getbands()) != channels:
@@ -150,17 +151,12 @@ def targets(split: Split) -> List[int]:
 
 
 def write_part(recipe: Recipe, splits: Tuple[Split, Split], images: int, folder: Path) -> Recipe:
-    """The recipe of an image folder with so many images of each split, drawn from its classes alike.
-
-    Raises:
-        ValueError: A split has fewer.
-    """
+    """The recipe of an image folder with so many images of each split, drawn from its classes alike."""
     settings = {key: value for key, value in recipe.settings.items() if key != 'dataset'}
     classes = [f'{label:05d}' for label in range(settings['num_classes'])]
     class_map = folder / 'classes.txt'  # without it, classes of which no image was drawn would shift the others
+    folder.mkdir(parents=True, exist_ok=True)
     for split, name in zip(splits, ('train', 'test')):
-        if len(split) < images:
-            raise ValueError(f'{recipe.name} has {len(split)} images in {name}, not {images}: give fewer --images.')
         if (folder / name).is_dir():
             continue
         queues = defaultdict(list)
@@ -283,7 +279,7 @@ def markdown(args: argparse.Namespace, results: Dict[Tuple[str, str], List[float
     part = f', {args.images:,} images of each split' if args.images else ''
     return '\n\n'.join([
         report_header(f'Table {args.table} of the paper, trained again', hardware_name(args.device)),
-        f'{args.epochs} epochs{part}. Top-1 in percent after the last epoch.',
+        f'{args.epochs} epoch{"s" * (args.epochs > 1)}{part}. Top-1 in percent after the last epoch.',
         markdown_table(['data', 'model', 'paper', 'best', 'mean ± standard deviation', 'seeds'], rows),
         'The paper gives the best of three runs of at most 120 epochs, and does not say of which epoch.',
     ]) + '\n'
@@ -344,16 +340,22 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     try:
-        recipes, sizes = [], {}
-        for name in args.data_sets:
-            recipe = load_recipe(name, args.data_dir.resolve())
-            splits = recipe.splits(args.dataset_download)
-            if args.images:
-                folder = args.output / f'{name}.{args.images}_images'
-                folder.mkdir(parents=True, exist_ok=True)
-                recipe = write_part(recipe, splits, args.images, folder)
-            sizes[name] = (args.images, args.images) if args.images else tuple(map(len, splits))
-            recipes.append(recipe)
+        recipes = [load_recipe(name, args.data_dir.resolve()) for name in args.data_sets]
+        splits = {recipe.name: recipe.splits(args.dataset_download) for recipe in recipes}
+        sizes = {name: tuple(map(len, both)) for name, both in splits.items()}
+        for recipe in recipes:  # all that can be wrong, before anything is computed
+            if args.images and min(sizes[recipe.name]) < args.images:
+                train_images, test_images = sizes[recipe.name]
+                raise ValueError(
+                    f'{recipe.name} has {train_images} training and {test_images} test images, not {args.images} of '
+                    'each: give fewer --images.')
+            for model in args.models:
+                create_model(model, recipe)
+        if args.images:
+            recipes = [
+                write_part(r, splits[r.name], args.images, args.output / f'{r.name}.{args.images}_images')
+                for r in recipes]
+            sizes = dict.fromkeys(splits, (args.images, args.images))
 
         rows, total = [], 0.
         for recipe in recipes:
@@ -375,7 +377,7 @@ def main() -> None:
                     print(f'{recipe.name}, {model}, seed {seed}: {top1:.2f} %', flush=True)
                     results.setdefault((recipe.name, model), []).append(top1)
                     write_report(args, results)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
         sys.exit(f"rerun_paper.py: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         sys.exit('rerun_paper.py: interrupted; the same command goes on from the last finished epoch.')

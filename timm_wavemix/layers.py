@@ -8,7 +8,7 @@ from typing import Any, Dict, Optional, Tuple, Type, Union, cast
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from timm.layers import to_2tuple
+from timm.layers import is_exportable, to_2tuple
 from torch.nn.utils import fuse_conv_bn_weights
 from torch.types import Device
 
@@ -30,7 +30,7 @@ class FusedWaveletConv2d(nn.Module):
 
     def forward(self, x: torch.Tensor, extra: Optional[torch.Tensor] = None) -> torch.Tensor:
         x = self.conv(self.transform(x))
-        if self.conv_extra is not None:
+        if self.conv_extra is not None and extra is not None:
             x = x + self.conv_extra(extra)
         return x
 
@@ -109,8 +109,8 @@ def dropout(x: torch.Tensor, p: float, training: bool) -> torch.Tensor:
         return F.dropout(x, p, training)
     # To draw the mask takes torch longer than the rest of an MLP: it draws one number after the other, on one thread.
     # Here each of them is good for four elements.
-    bits = torch.randint(-2 ** 63, 2 ** 63 - 1, ((x.numel() + 3) // 4,), dtype=torch.int64).view(torch.int16)
-    bits = bits[:x.numel()]
+    bits = torch.randint(-2 ** 63, 2 ** 63 - 1, ((x.numel() + 3) // 4,), dtype=torch.int64, device=x.device)
+    bits = bits.view(torch.int16)[:x.numel()]
     if x.dim() == 4 and x.stride(1) == 1:  # channels_last, so that mask and x lie alike
         bits = bits.view(x.shape[0], x.shape[2], x.shape[3], x.shape[1]).permute(0, 3, 1, 2)
     dropped = min(max(1, round(p * 2 ** 16)), 2 ** 16 - 2)  # what is kept times 2^16 would overflow float16
@@ -183,12 +183,6 @@ class OverlapAdd(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         size = self.stride + 2
-        if not torch.jit.is_scripting():  # by itself, since TorchScript cannot compile what follows
-            height, width = x.shape[-2:]
-            if torch.onnx.is_in_onnx_export() and isinstance(height + width, int):
-                # one node instead of twenty, and quicker in onnxruntime; torch runs it on one thread
-                x = x.unflatten(1, (size * size, -1)).transpose(1, 2).flatten(1, 2).flatten(2)
-                return F.fold(x, (self.stride * height, self.stride * width), size, padding=1, stride=self.stride)
         x = x.permute(0, 2, 3, 1).unflatten(3, (size, size, -1))
         x = _add_overlap(x, size, cell_dim=-5, pixel_dim=-3)
         x = _add_overlap(x.transpose(2, 3), size, cell_dim=-3, pixel_dim=-2)
@@ -203,7 +197,7 @@ class OverlapAddConvTranspose2d(nn.Module):
 
     `(B, in_channels, H, W)` -> `(B, out_channels, stride * H, stride * W)`. A matrix product makes a cell of
     `stride + 2` pixels of every input pixel, and cells overlap their neighbours by two. The general algorithm is many
-    times slower on a CPU.
+    times slower on a CPU, in torch.
     """
 
     def __init__(
@@ -248,9 +242,12 @@ def conv_transpose2d(
         device: Device = None,
         dtype: Optional[torch.dtype] = None,
 ) -> nn.Module:
-    """Transposed convolution to `stride` times the size, with a kernel of `stride + 2`."""
+    """Transposed convolution to `stride` times the size, with a kernel of `stride + 2`.
+
+    With timm's `exportable=True` it is the stock layer for every stride: onnxruntime and ExecuTorch are quick at it.
+    """
     dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
-    if stride < 8:
+    if stride < 8 or is_exportable():
         return nn.ConvTranspose2d(in_channels, out_channels, stride + 2, stride, padding=1, **dd)
     return OverlapAddConvTranspose2d(in_channels, out_channels, stride, **dd)
 

@@ -11,8 +11,10 @@ Where the text of the paper leaves a width open, it is the one that gives the pa
 The second paper's models, which are those of the official weights, have WaveMix-Lite or cascaded blocks, and most of
 them patches at the end of the stem.
 """
+import errno
 import os
 import re
+import struct
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -563,9 +565,9 @@ def _unwrap(checkpoint: Dict[str, Any]) -> Dict[str, torch.Tensor]:
             'save the one that you mean as a file of its own, and load that.')
     if containers:
         checkpoint = checkpoint['state_dict' if 'state_dict' in containers else containers[0]]
-    for prefix in ('module.', '_orig_mod.', 'model.', 'net.'):  # of DDP, torch.compile and Lightning modules
-        if checkpoint and all(k.startswith(prefix) for k in checkpoint):
-            checkpoint = {k[len(prefix):]: v for k, v in checkpoint.items()}
+    prefixes = ('module.', '_orig_mod.', 'model.', 'net.')  # of DDP, torch.compile and Lightning modules
+    while checkpoint and all(k.startswith(prefixes) for k in checkpoint):
+        checkpoint = {k.partition('.')[2]: v for k, v in checkpoint.items()}
     return checkpoint
 
 
@@ -683,6 +685,16 @@ default_cfgs = generate_default_cfgs({
 })
 
 
+def _is_of_damaged_file(error: Exception) -> bool:
+    """Whether torch, safetensors or timm may raise it for a file that is damaged or holds no weights."""
+    if isinstance(error, OSError):
+        return error.errno == errno.EINVAL
+    if isinstance(error, RuntimeError):
+        return re.search('PytorchStreamReader|unexpected EOF|weights_only', str(error)) is not None
+    return isinstance(error, (
+        SafetensorError, UnpicklingError, EOFError, LookupError, AttributeError, struct.error))
+
+
 def _create_wavemix(
         variant: str, pretrained: bool = False, model_cls: Type[IsotropicNet] = WaveMix, **kwargs: Any) -> Any:
     hub_org = os.environ.get('TIMM_WAVEMIX_HUB_ORG')
@@ -692,11 +704,11 @@ def _create_wavemix(
         cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), overlay)
         if cfg.file and Path(cfg.file).parent == WEIGHTS and 'file' not in overlay:
             kwargs['pretrained_cfg_overlay'] = dict(overlay, file=None, hf_hub_id=f'{hub_org}/{variant}.{cfg.tag}')
-    tag = kwargs.get('pretrained_cfg')
-    if tag is None or isinstance(tag, str):  # a config of the caller's own is left in peace
-        if 'levels' in kwargs and 'img_size' not in kwargs:
+    pretrained_cfg = kwargs.get('pretrained_cfg')
+    if pretrained_cfg is None or isinstance(pretrained_cfg, str):  # a config of the caller's own is left in peace
+        if model_cls is WaveMix and 'levels' in kwargs and 'img_size' not in kwargs:
             stem = {k: kwargs[k] for k in ('stem_stride', 'patch_size') if k in kwargs}
-            check_levels(kwargs['levels'], resolve_pretrained_cfg(variant, tag).input_size[1:], **stem)
+            check_levels(kwargs['levels'], resolve_pretrained_cfg(variant, pretrained_cfg).input_size[1:], **stem)
         wavelet = kwargs.get('wavelet', 'haar')
         overlay = kwargs.get('pretrained_cfg_overlay') or {}
         own_weights = any(overlay.get(k) for k in ('file', 'url', 'state_dict', 'hf_hub_id'))
@@ -711,13 +723,14 @@ def _create_wavemix(
             feature_cfg=dict(out_indices=3, feature_cls='getter'),  # the last three of blocks that are all of one size
             **kwargs,
         )
-    except (SafetensorError, UnpicklingError, EOFError, LookupError) as e:  # what readers make of a damaged file
-        if not pretrained:
+    except Exception as e:
+        if not pretrained or not _is_of_damaged_file(e):
             raise
         # raises it too if an argument is at fault
         _create_wavemix(variant, model_cls=model_cls, **dict(kwargs, device='meta'))
+        reason = str(e).split('. ')[0].split('\n')[0] or repr(e)
         raise RuntimeError(
-            f'The weights of {variant} cannot be read, their file is damaged ({e!r}): '
+            f'The weights of {variant} cannot be read, their file is damaged or holds more than weights ({reason}): '
             'delete it, from the cache if it is of the Hub, and fetch or install it again.') from e
 
 

@@ -1,17 +1,20 @@
 """Train models of the WaveMix paper's comparison on one image folder, with equal updates and with equal time.
 
 Every model gets two budgets. With equal updates it sees the same batches of the same images in the same order as all
-others. With equal time it makes as many updates as fit in --seconds, by a step that was measured before, in three
-rounds over all models; reading the images is not in it. For either budget it gets a learning rate of its own: each of
---lr is tried with the whole budget and the first seed, and the one with the highest top-1 on images of validation/ is
-taken. With that rate it is trained for every seed: the first seed's training is the one that was tried.
+others. With equal time it makes as many updates as fit in --seconds, by a step that was measured before, in the median
+of five rounds over all models; reading the images is not in it. So nothing else should run while the steps are measured
+(--dry-run), and later it does no harm.
+
+For either budget a model gets a learning rate of its own: each of --lr is tried with the whole budget and the first
+seed, and the one with the highest top-1 on images of validation/ is taken. With that rate it is trained for every seed:
+the first seed's training is the one that was tried.
 
 Optimizer, augmentation and schedule are those of the recipe scripts/recipes/wavemix_16_5.fashion_mnist.yaml. The
 warm-up takes no more than a quarter of the training, and there is no EMA, which would lag behind in short trainings. No
 model has dropout. Training images are drawn from each class alike, others for each seed.
 
 Accuracy is that of the last weights, on test images that are the same for every seed and choose nothing. Images per
-second are those of training steps in the median.
+second are those of the measured step, in training.
 
 With --ablation, WaveMix is trained with something else in place of its Haar transform, at the same shapes, with
 equal updates and one learning rate: other wavelets (`pip install -e '.[wavelets]'`), average pooling, which is the LL
@@ -31,7 +34,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -135,7 +138,6 @@ class Result:
     seed: int
     params: int = 0
     losses: List[float] = field(default_factory=list)  # of every epoch, the mean of its batches
-    images_per_second: List[float] = field(default_factory=list)  # of every epoch, the median of its batches
     validation_top1: Optional[float] = None  # percent, of the last weights, if there was a rate to choose
     top1: Optional[float] = None  # percent, of the last weights, if they are those of the chosen rate
     done: bool = False
@@ -146,6 +148,7 @@ class Row:
     """What came of a model with one budget."""
     name: str
     budget: str
+    images_per_second: float = 0.  # of training, by the measured step
     tried: List[Result] = field(default_factory=list)  # with every learning rate, the first seed
     results: List[Result] = field(default_factory=list)  # with the chosen one, every seed
     error: str = ''
@@ -289,6 +292,24 @@ def save_checkpoint(
     write_whole(file, partial(torch.save, state))
 
 
+def train_step(
+        model: nn.Module,
+        images: torch.Tensor,
+        classes: torch.Tensor,
+        criterion: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        precision: str,
+) -> float:
+    """One update; its loss."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == BF16):
+        logits = model(images)
+    loss = criterion(logits.float(), classes)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.item()  # waits for the device
+
+
 def train(
         training: Training,
         settings: Settings,
@@ -333,37 +354,29 @@ def train(
         optimizer.load_state_dict(checkpoint['optimizer'])
         scheduler.step_update(len(result.losses) * len(loader))
 
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == BF16)
     epochs = math.ceil(training.updates / len(loader))
     for epoch in range(len(result.losses), epochs):
         # so an epoch is the same whether this process ran those before it or not, whatever the model has drawn
         # and far from the seeds beside it, whose epochs are not to be the same images one epoch later
         random_seed(seed, 1000 * (1 + epoch))
         model.train()
-        losses, seconds = [], []
-        batches = tqdm(loader, desc=f'epoch {epoch + 1} of {epochs}', unit=' batches', leave=False)
+        losses = []
+        batches = tqdm(
+            loader, f'epoch {epoch + 1} of {epochs}', min(len(loader), training.updates - epoch * len(loader)),
+            unit=' batches', leave=False)
         for update, (images, classes) in enumerate(batches, 1 + epoch * len(loader)):
             if update > training.updates:
                 break
-            start = time.perf_counter()
             images, classes = images.to(device, memory_format=torch.channels_last), classes.to(device)
-            with autocast:
-                logits = model(images)
-            loss = criterion(logits.float(), classes)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(loss.item())  # waits for the device
-            seconds.append(time.perf_counter() - start)
+            losses.append(train_step(model, images, classes, criterion, optimizer, settings.precision))
             scheduler.step_update(update)
             if not math.isfinite(losses[-1]):
                 raise RuntimeError(f'the loss in epoch {epoch + 1} is {losses[-1]}: give a smaller --lr')
         result.losses.append(statistics.mean(losses))
-        result.images_per_second.append(settings.batch_size / statistics.median(seconds))
         save_checkpoint(file, result, model.state_dict(), optimizer)
 
     if data.validation is not None:
-        with autocast:
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == BF16):
             result.validation_top1 = accuracy(model, data.validation, device)
     result.done = True
     save_checkpoint(file, result, model.state_dict())
@@ -385,44 +398,45 @@ def test(training: Training, settings: Settings, data: Data, folder: Path, devic
     return result
 
 
-def measure_steps(runs: Sequence[Run], settings: Settings, folder: Path, device: torch.device) -> Dict[str, float]:
-    """Seconds of a training step of each model, as they were measured when the folder was begun.
-
-    Models that fail here fail again in `train`, which reports it.
+def measure_steps(
+        runs: Sequence[Run],
+        settings: Settings,
+        folder: Path,
+        device: torch.device,
+) -> Tuple[Dict[str, float], Dict[str, str]]:
+    """Seconds of a training step of each model, as they were measured when the folder was begun, and what failed.
 
     Raises:
         OSError: The measurements cannot be written.
     """
     file = folder / 'steps.json'
     steps = json.loads(file.read_text(encoding='utf-8')) if file.exists() else {}
-    models = {}
-    for run in runs:
-        if run.name not in steps:
-            try:
-                models[run.name] = create(run, len(settings.classes), settings.image_size).to(
-                    device, memory_format=torch.channels_last).train()
-            except Exception as error:  # the models are of four libraries, which raise what they like
-                tqdm.write(f'{run.name}: {error}', file=sys.stderr)
     size = settings.image_size
     images = torch.randn(settings.batch_size, 3, size, size, device=device).to(memory_format=torch.channels_last)
     classes = torch.randint(len(settings.classes), (settings.batch_size,), device=device)
-    seconds: Dict[str, List[float]] = {name: [] for name in models}
-    for i in range(4):  # the first round warms up
-        for name, model in models.items():
-            optimizer = create_optimizer_v2(model, RECIPE['opt'], 0., RECIPE['weight_decay'])
+    models, seconds, errors = {}, {run.name: [] for run in runs if run.name not in steps}, {}
+    rounds = [(i, run) for i in range(6) for run in runs if run.name in seconds]
+    for i, run in tqdm(rounds, desc='measuring', unit=' steps', leave=False):
+        if run.name in errors:
+            continue
+        try:
+            if i == 0:
+                model = create(run, len(settings.classes), size).to(device, memory_format=torch.channels_last).train()
+                models[run.name] = model, create_optimizer_v2(model, RECIPE['opt'], 0., RECIPE['weight_decay'])
+            model, optimizer = models[run.name]
             start = time.perf_counter()
-            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == BF16):
-                logits = model(images)
-            loss = nn.functional.cross_entropy(logits.float(), classes)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            loss.item()  # waits for the device
-            if i > 0:
-                seconds[name].append(time.perf_counter() - start)
-    steps.update({name: statistics.median(values) for name, values in seconds.items()})
+            train_step(model, images, classes, nn.CrossEntropyLoss(), optimizer, settings.precision)
+            if i > 0:  # the first round warms up
+                seconds[run.name].append(time.perf_counter() - start)
+        except Exception as error:  # the models are of four libraries, which raise what they like
+            errors[run.name] = one_line(error)
+    steps.update({name: statistics.median(values) for name, values in seconds.items() if name not in errors})
     write_whole(file, lambda unfinished: unfinished.write_text(json.dumps(steps, indent=1), encoding='utf-8'))
-    return steps
+    return steps, errors
+
+
+def one_line(error: Exception) -> str:
+    return f'{type(error).__name__}: {error}'.partition('\n')[0]
 
 
 def updates_of(budget: str, step: float, settings: Settings) -> int:
@@ -434,7 +448,9 @@ def estimate(runs: Sequence[Run], budgets: Sequence[str], settings: Settings, st
     trainings = len(settings.lrs) + len(settings.seeds) - 1
     total = 0.
     for run in runs:
-        step = steps.get(run.name, 0.)
+        step = steps.get(run.name)
+        if step is None:
+            continue
         images = settings.validation_images * trainings + settings.test_images * len(settings.seeds)
         forward = step / settings.batch_size / 3  # a third of a training step
         total += sum(updates_of(budget, step, settings) * step * trainings + images * forward for budget in budgets)
@@ -445,10 +461,11 @@ def train_all(
         runs: Sequence[Run],
         budgets: Sequence[str],
         steps: Dict[str, float],
+        errors: Dict[str, str],
         settings: Settings,
         *args: Any,
 ) -> List[Row]:
-    """`train` one after the other. What fails has an error in its row, and the rest goes on.
+    """`train` one after the other. What fails, or has, has an error in its row, and the rest goes on.
 
     Raises:
         OSError: An image cannot be read, or a checkpoint not written.
@@ -457,11 +474,16 @@ def train_all(
     with tqdm(list(zip(rows, [*runs] * len(budgets))), unit=' models') as progress:
         for row, run in progress:
             progress.set_description(run.name)
+            if run.name in errors:
+                row.error = errors[run.name]
+                continue
             try:
-                updates = updates_of(row.budget, steps.get(run.name, math.inf), settings)
+                row.images_per_second = settings.batch_size / steps[run.name]
+                updates = updates_of(row.budget, steps[run.name], settings)
                 first = settings.seeds[0]
                 for lr in settings.lrs:
-                    row.tried.append(train(Training(run, row.budget, updates, lr, first), settings, *args))
+                    result = train(Training(run, row.budget, updates, lr, first), settings, *args)
+                    row.tried.append(replace(result, top1=None))  # where it was trained to the end before, it has one
                 best = max(row.tried, key=lambda result: result.validation_top1 or 0.).lr
                 for seed in settings.seeds:
                     training = Training(run, row.budget, updates, best, seed)
@@ -471,7 +493,7 @@ def train_all(
             except OSError:  # the next model would meet it too
                 raise
             except Exception as error:  # the models are of four libraries, which raise what they like
-                row.error = f'{type(error).__name__}: {error}'.partition('\n')[0]
+                row.error = one_line(error)
                 tqdm.write(f'{run.name}: {row.error}', file=sys.stderr)
     return rows
 
@@ -498,13 +520,12 @@ def result_table(rows: Sequence[Row], papers: Dict[str, float]) -> str:
         else:
             result = row.results[0]
             spread = f' ± {standard_deviation(row.top1):.1f}' if len(row.top1) > 1 else ''
-            speed = statistics.median(speed for result in row.results for speed in result.images_per_second)
             line += [
                 f'{result.params / 1e6:.2f}',
                 f'{statistics.mean(row.top1):.1f}{spread}',
                 f'{result.lr:g}',
                 f'{result.updates}',
-                three_digits(speed),
+                three_digits(row.images_per_second),
                 f'{statistics.mean(result.losses[-1] for result in row.results):.2f}',
             ]
         cells.append([*line, f'{papers[row.name]:.2f}' if row.name in papers else '–'] if papers else line)
@@ -569,8 +590,7 @@ def draw(runs: Sequence[Run], rows: Sequence[Row], settings: Settings) -> 'Figur
         for run, row, style in zip(runs, some, marker_styles([run.family for run in runs])):
             if not row.error:
                 mean, deviation = statistics.mean(row.top1), standard_deviation(row.top1)
-                speed = statistics.median(speed for result in row.results for speed in result.images_per_second)
-                for chart, x in (left, row.results[0].params / 1e6), (right, speed):
+                for chart, x in (left, row.results[0].params / 1e6), (right, row.images_per_second):
                     chart.errorbar(x, mean, deviation, elinewidth=0.8, label=run.name, **style)
         left.set(xlabel='parameters (million)', ylabel='top-1 (%), ± standard deviation', title=budget)
         right.set(
@@ -614,7 +634,7 @@ def parse_args() -> argparse.Namespace:
         '--updates',
         type=positive_int,
         metavar='N',
-        help='updates of a training where they are equal (default: 78, with --ablation 312)',
+        help='updates of a training where they are equal (default: 150, with --ablation 500)',
     )
     parser.add_argument(
         '--seconds',
@@ -641,7 +661,7 @@ def parse_args() -> argparse.Namespace:
         help='side to resize to (default: %(default)s)',
     )
     parser.add_argument(
-        '--batch-size', type=positive_int, default=32, metavar='N', help='images in a batch (default: %(default)s)')
+        '--batch-size', type=positive_int, default=16, metavar='N', help='images in a batch (default: %(default)s)')
     parser.add_argument(
         '--lr',
         type=positive_float,
@@ -664,6 +684,7 @@ def parse_args() -> argparse.Namespace:
         help='bf16 is mixed precision; a processor or GPU that cannot do it is faster in fp32 (default: %(default)s)',
     )
     add_device_argument(parser)
+    parser.add_argument('--dry-run', action='store_true', help='measure the steps, print the cost and end')
     parser.add_argument(
         '--output',
         type=Path,
@@ -683,7 +704,7 @@ def parse_args() -> argparse.Namespace:
         if foreign:
             parser.error(f'--ablation is for the WaveMix models, not for {", ".join(foreign)}: leave those out.')
     args.models = args.models or (ABLATION if args.ablation else DEFAULT)
-    args.updates = args.updates or (312 if args.ablation else 78)
+    args.updates = args.updates or (500 if args.ablation else 150)
     args.lr = args.lr or ([3e-3] if args.ablation else [1e-3, 3e-3, 1e-2])
     args.output = args.output or Path('output', 'ablation' if args.ablation else 'compare_fashion_mnist')
     args.json = args.json or args.output / 'results.json'
@@ -725,10 +746,16 @@ def main() -> None:
                 f'{settings.images} images do not fill a batch: give --batch-size {settings.images} or less.')
         args.output.mkdir(parents=True, exist_ok=True)
         check_settings(args.output, settings)
-        steps = measure_steps(runs, settings, args.output, args.device)
+        steps, errors = measure_steps(runs, settings, args.output, args.device)
         minutes = estimate(runs, budgets, settings, steps) / 60
-        tqdm.write(f'{minutes:.0f} minutes of computing from here, less what is done already', file=sys.stderr)
-        rows = train_all(runs, budgets, steps, settings, data, args.output, args.device)
+        tqdm.write(
+            f'{minutes:.0f} minutes on {settings.machine}, less what is done already, and reading the images',
+            file=sys.stderr)
+        for name, error in errors.items():
+            tqdm.write(f'{name}: {error}', file=sys.stderr)
+        if args.dry_run:
+            return
+        rows = train_all(runs, budgets, steps, errors, settings, data, args.output, args.device)
         report = dict(command=command_line(), settings=asdict(settings), rows=list(map(asdict, rows)))
         picture = Path(os.path.relpath(args.plot, args.markdown.parent)).as_posix()
         title = 'Other transforms than Haar in WaveMix' if args.ablation else \

@@ -210,6 +210,26 @@ def test_equal_time_gives_as_many_updates_as_fit(run, tmp_path):
         'wavemix_16_5': 2, 'fnet2d_64_5': 8}
 
 
+def test_dry_run_measures_and_trains_nothing(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, 'train_all', lambda *_: pytest.fail('trained'))
+    with pytest.raises(FileNotFoundError, match='results.json'):  # there is no report
+        run('--models', 'fnet2d_64_5', '--dry-run')
+    assert json.loads((tmp_path / 'output' / 'steps.json').read_text())['fnet2d_64_5'] > 0
+
+
+def test_a_model_whose_first_step_fails_fails_alone(run, monkeypatch):
+    step = script.train_step
+
+    def out_of_memory(model, *args):
+        if type(model).__name__ == 'WaveMix':
+            raise RuntimeError('not enough memory')
+        return step(model, *args)
+
+    monkeypatch.setattr(script, 'train_step', out_of_memory)
+    rows = run('--models', 'wavemix_16_5', 'resnet18_3x3')
+    assert rows['wavemix_16_5']['error'] == 'RuntimeError: not enough memory' and not rows['resnet18_3x3']['error']
+
+
 def test_cost_is_estimated_from_the_steps():
     settings = script.Settings(CLASSES, 1, 30, 60, 28, 10, 7, 2., [1, 2, 3], [1, 2], 'fp32', *['none'] * 3)
     run, = script.list_runs(['fnet2d_64_5'], ablation=False)

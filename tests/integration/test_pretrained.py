@@ -1,11 +1,16 @@
 """Weights: what loads, what is adapted, and what is refused."""
+import io
 import os
 import pickle
+import tempfile
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from packaging.version import Version
 from PIL import Image
 from safetensors.torch import save_file
@@ -114,11 +119,47 @@ def test_wrong_arguments_are_not_taken_for_a_damaged_file(kwargs, error):
         timm.create_model('wavemix_16_5', pretrained=True, **kwargs)
 
 
-@pytest.mark.parametrize('junk', [b'<html>not found</html>' * 9, b'hello' * 100, b''], ids=repr)
-def test_a_pth_of_junk_names_the_model(tmp_path, junk):
-    (tmp_path / 'weights.pth').write_bytes(junk)
-    with pytest.raises(RuntimeError, match='weights of wavemix_16_5 cannot be read|weights_only'):
+DAMAGED = 'weights of wavemix_16_5 cannot be read, their file is damaged'
+
+
+@pytest.mark.parametrize('content', [b'<html>not found</html>' * 9, b'hello' * 100, b''], ids=repr)
+def test_a_pth_of_junk_names_the_model(tmp_path, content):
+    (tmp_path / 'weights.pth').write_bytes(content)
+    with pytest.raises(RuntimeError, match=DAMAGED):
         load(tmp_path / 'weights.pth')
+
+
+@settings(deadline=None, max_examples=20)
+@given(zipped=st.booleans(), part=st.floats(0, 1, exclude_max=True))
+def test_a_truncated_pth_names_the_model(zipped, part):
+    file = io.BytesIO()
+    torch.save(timm.create_model('wavemix_16_5').state_dict(), file, _use_new_zipfile_serialization=zipped)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / 'weights.pth').write_bytes(file.getvalue()[:int(part * file.tell())])
+        with pytest.raises(RuntimeError, match=DAMAGED):
+            load(Path(folder) / 'weights.pth')
+
+
+@pytest.mark.parametrize('content', [[1, 2], 3, {'state_dict': [1]}], ids=repr)
+def test_a_file_without_weights_names_the_model(tmp_path, content):
+    torch.save(content, tmp_path / 'weights.pth')
+    with pytest.raises(RuntimeError, match=DAMAGED):
+        load(tmp_path / 'weights.pth')
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.', 'model.', 'net.', 'model._orig_mod.'])
+@pytest.mark.parametrize('container', [None, 'state_dict', 'model_state_dict', 'net', 'ema', 'weights'])
+def test_checkpoints_of_other_trainers_load(trained, tmp_path, container, prefix):
+    weights = {prefix + k: v for k, v in trained.state_dict().items()}
+    checkpoint = weights if container is None else {container: weights, 'epoch': 3, 'optimizer': {'state': {}}}
+    torch.save(checkpoint, tmp_path / 'last.ckpt')
+    assert torch.equal(load(tmp_path / 'last.ckpt').eval()(images()), trained(images()))
+
+
+def test_a_checkpoint_of_several_weights_names_them(trained, tmp_path):
+    torch.save({'net': trained.state_dict(), 'ema': trained.state_dict()}, tmp_path / 'last.ckpt')
+    with pytest.raises(ValueError, match='weights in each of net, ema: save the one that you mean'):
+        load(tmp_path / 'last.ckpt')
 
 
 def test_a_model_comes_back_from_its_folder(trained, tmp_path):
@@ -173,6 +214,26 @@ CORRECT = {  # of the 500 images of TEST_IMAGES
     'wavemix_lite_256_7.fashion_mnist': 468,
 }
 TEST_IMAGES = Path(__file__).parents[2] / 'scripts' / 'test_images.png'  # a row of 50 for each class
+
+
+def test_the_smallest_model_can_be_fine_tuned_with_the_defaults():
+    sheet, model = Image.open(TEST_IMAGES), timm.create_model('wavemix_16_5', pretrained=True)
+    model.reset_classifier(10)
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    inputs = torch.stack([
+        transform(sheet.crop((28 * i, 28 * label, 28 * i + 28, 28 * label + 28)).convert('RGB'))
+        for i in range(50) for label in range(10)])
+    labels = torch.arange(10).repeat(50)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    torch.manual_seed(0)
+    for batch in torch.stack([torch.randperm(320) for _ in range(4)]).view(-1, 16):
+        optimizer.zero_grad()
+        F.cross_entropy(model(inputs[batch]), labels[batch]).backward()
+        optimizer.step()
+    with torch.inference_mode():
+        predicted = model.eval()(inputs[320:]).argmax(1)
+    top1 = (predicted == labels[320:]).float().mean().item()
+    assert top1 > 0.75, top1
 
 
 def test_shipped_weights_are_small():

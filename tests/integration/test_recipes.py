@@ -64,6 +64,9 @@ def write_data(name, folder, n=64):
         for split in 'train', 'valid':
             (folder / 'data').mkdir(parents=True, exist_ok=True)
             datasets.Dataset.from_dict(content, features).to_parquet(folder / 'data' / f'{split}-0.parquet')
+        # by name, as on the Hub: datasets would guess others from the folder that pytest names after the test
+        (folder / 'README.md').write_text('---\nconfigs:\n- config_name: default\n  data_files:\n' + ''.join(
+            f'  - {{split: {split}, path: data/{split}-*}}\n' for split in ('train', 'valid')) + '---\n')
     else:
         for split in recipe['train_split'], {'validation': 'val'}.get(recipe['val_split'], recipe['val_split']):
             for i, (image, label) in enumerate(zip(images, labels)):

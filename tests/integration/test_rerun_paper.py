@@ -152,10 +152,24 @@ def test_wrong_arguments_are_told_in_one_line(run, args, message):
     assert message in run(*args)
 
 
+def test_missing_library_is_told_in_one_line(run, fake_train, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'vit_pytorch', None)
+    monkeypatch.setattr(script.Recipe, 'splits', lambda *_: ([], []))
+    message = run('--table', 1, '--data-sets', 'cifar10', '--models', 'vit_128_4x4')
+    assert '--group baselines' in message and '\n' not in message and not fake_train
+
+
+def test_a_data_set_that_is_missing_is_told_before_a_part_of_another_is_written(run, tmp_path):
+    write_data('emnist_letters', tmp_path / 'data' / 'emnist_letters')
+    message = run('--table', 2, '--data-sets', 'emnist_letters', 'mnist', '--images', 20)
+    assert message.startswith('rerun_paper.py: mnist has no images') and not (tmp_path / 'output').exists()
+
+
 def test_too_few_images_are_told(run, tmp_path):
     write_data('emnist_letters', tmp_path / 'data' / 'emnist_letters')
     args = '--table', 2, '--data-sets', 'emnist_letters', '--images', 65
-    assert 'has 64 images in train, not 65' in run(*args)
+    assert 'has 64 training and 64 test images, not 65 of each: give fewer --images.' in run(*args)
+    assert not (tmp_path / 'output').exists()
 
 
 @pytest.mark.slow

@@ -36,8 +36,9 @@ def test_numbers_have_three_digits(value, text):
 def test_command_line_can_be_repeated(monkeypatch):
     monkeypatch.setenv('MALLOC_MMAP_MAX_', '0')
     monkeypatch.delenv('MALLOC_TRIM_THRESHOLD_', raising=False)
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
     monkeypatch.setattr(sys, 'argv', [str(report.ROOT / 'scripts' / 'demo.py'), '--output', 'my demo.png'])
-    assert report.command_line() == "MALLOC_MMAP_MAX_=0 python scripts/demo.py --output 'my demo.png'"
+    assert report.command_line() == "MALLOC_MMAP_MAX_=0 OMP_NUM_THREADS=1 python scripts/demo.py --output 'my demo.png'"
 
 
 def test_points_of_families_look_different():

@@ -506,6 +506,17 @@ def test_torchscript_survives_a_file(kwargs, tmp_path):
     torch.testing.assert_close(torch.jit.load(tmp_path / 'model.pt')(x), model(x), rtol=1e-5, atol=1e-5)
 
 
+def test_torchscript_of_the_deployed_form(kwargs):
+    deployed, x = reparameterize_model(create(scriptable=True, **kwargs)), images(2, 3, 28, 28)
+    torch.testing.assert_close(torch.jit.script(deployed)(x), deployed(x), rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_draws_on_the_device_of_its_input():
+    x = torch.ones(2, 3, 4, 4)
+    with torch.device('meta'):  # where new tensors are made now
+        assert Dropout(0.5).train()(x).device == x.device
+
+
 def test_a_trace_holds_for_other_sizes(kwargs):
     model = create(**kwargs)
     traced = torch.jit.trace(model, images(2, 3, 28, 28))

@@ -107,8 +107,9 @@ def hardware_name(device: torch.device) -> str:
 # Texts
 
 def command_line() -> str:
-    """The command that runs now, with glibc's MALLOC_ settings from the environment: speeds depend on them."""
-    settings = [f'{name}={value}' for name, value in sorted(os.environ.items()) if name.startswith('MALLOC_')]
+    """The command that runs now, with what speeds depend on from the environment: glibc's MALLOC_ settings, threads."""
+    settings = [
+        f'{name}={value}' for name, value in sorted(os.environ.items()) if name.startswith(('MALLOC_', 'OMP_NUM_'))]
     script = Path(sys.argv[0]).resolve()
     path = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script
     return shlex.join([*settings, 'python', path.as_posix(), *sys.argv[1:]])
