@@ -40,7 +40,7 @@ lint: $(VENV)/lint
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "This needs Python 3.10 or newer, \
 	and $(PYTHON) is " + sys.version.split()[0] + ": name another with `make PYTHON=python3.12`.")'
-	@echo "Installing into $(1) ..."
+	@echo "Installing into $(1), which takes minutes ..."
 	@$(PYTHON) -m venv $(1)
 	@$(call bin,$(1))/python -m pip install --quiet --upgrade "pip>=25.1" 2> $(1)/pip.log && \
 	$(call bin,$(1))/python -m pip install --quiet $(2) 2>> $(1)/pip.log || { \

@@ -183,6 +183,8 @@ def read_facts(file: Path) -> Dict[str, Any]:
         OSError: The file cannot be read.
         ValueError: It holds what a card cannot show.
     """
+    if not file.exists():
+        raise FileNotFoundError(f"There is no file '{file}': write one like those of hub_configs/.")
     try:
         facts = yaml.load(file.read_text(encoding='utf-8'), yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

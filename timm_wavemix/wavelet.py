@@ -32,8 +32,7 @@ def _pywt_filters(wavelet: str) -> Tuple[torch.Tensor, torch.Tensor]:
         import pywt
     except ImportError as e:
         raise ImportError(
-            f"wavelet='{wavelet}' needs PyWavelets, which `pip install timm-wavemix[wavelets]` installs; "
-            f"without it only 'haar' is available ({e}).") from e
+            f"wavelet='{wavelet}' needs PyWavelets: `pip install PyWavelets`, or choose 'haar' ({e}).") from e
     if wavelet not in pywt.wavelist(kind='discrete'):
         raise ValueError(
             f"Unknown wavelet '{wavelet}': choose 'haar' or another name from pywt.wavelist(kind='discrete'), "

@@ -308,6 +308,10 @@ def test_config_that_is_refused(refused, tmp_path, text, message):
     assert message in refused(NAME, '--config', tmp_path / 'facts.yaml')
 
 
+def test_config_that_is_not_there_is_refused(refused, tmp_path):
+    assert f"There is no file '{tmp_path / 'facts.yaml'}'" in refused(NAME, '--config', tmp_path / 'facts.yaml')
+
+
 def test_config_that_is_not_utf_8_is_refused(refused, tmp_path):
     (tmp_path / 'facts.yaml').write_bytes('dataset: {name: Bäume}'.encode('latin-1'))
     assert 'cannot be read as YAML in UTF-8' in refused(NAME, '--config', tmp_path / 'facts.yaml')

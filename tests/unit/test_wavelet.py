@@ -239,7 +239,7 @@ def test_continuous_wavelet_is_refused():
 
 def test_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'pywt', None)
-    with pytest.raises(ImportError, match=r'pip install timm-wavemix\[wavelets\]'):
+    with pytest.raises(ImportError, match='pip install PyWavelets'):
         dwt2d(torch.zeros(1, 1, 2, 2), 'db2')
     dwt2d(torch.zeros(1, 1, 2, 2))  # Haar needs no extra
 

@@ -578,7 +578,7 @@ def test_a_config_may_have_images_too_small_for_the_levels():
 
 def test_missing_wavelet_extra_is_named_when_the_model_is_made(monkeypatch):
     monkeypatch.setitem(sys.modules, 'pywt', None)
-    with pytest.raises(ImportError, match=r'pip install timm-wavemix\[wavelets\]'):
+    with pytest.raises(ImportError, match='pip install PyWavelets'):
         timm.create_model('wavemix_16_5', wavelet='db2')
 
 
