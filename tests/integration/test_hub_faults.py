@@ -306,13 +306,13 @@ def test_file_that_the_hub_lost_or_changed_is_named(server, push, name, loss):
     server.after_commit = damage
     code, out, err = push(NAME, '--repo-id', 'org/model')
     assert code == 1 and 'Done' not in out and err.count('\n') == 1
-    assert f'was published, but {name} is missing or other there: push it again.' in err
+    assert f'was published, but {name} is missing or different there: push it again.' in err
 
 
 def test_bytes_that_do_not_match_their_hash_are_noticed(server, push):
     server.store = lambda content: content[:-1] + bytes([content[-1] ^ 1])
     code, _, err = push(NAME, '--repo-id', 'org/model')
-    assert code == 1 and 'was published, but model.safetensors is missing or other there' in err
+    assert code == 1 and 'was published, but model.safetensors is missing or different there' in err
 
 
 @pytest.mark.parametrize('fault, message', [
