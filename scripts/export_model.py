@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Optional
 
 import timm
+from timm.layers import set_layer_config
 from torch import nn
 
 import timm_wavemix  # noqa: F401  registers the models
@@ -53,7 +54,8 @@ def export(name: str, runtime: str, output: Path, calibration: Optional[Path] = 
         raise ValueError(f'{runtime} needs images to measure ranges on: name training images with --calibration.')
     if calibration is not None and not kind.calibrated:
         raise ValueError(f'{runtime} measures nothing on images: leave --calibration out.')
-    model = load(name, use_ema)
+    with set_layer_config(exportable=kind.exportable):
+        model = load(name, use_ema)
     write(kind, model, output, calibration_images(calibration, model) if calibration else None)
 
 

@@ -29,6 +29,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
+from timm.layers import set_layer_config
 from torch import nn
 from tqdm import tqdm
 
@@ -119,10 +120,11 @@ def write_files(name: str, runtimes: Sequence[str], data: Path, folder: Path) ->
         files[key] = folder / f'{name}.{key}{runtime.suffix}' if runtime else folder / f'{name}.safetensors'
         if files[key].exists():
             continue
-        model = create(name)
         if runtime is None:
-            save_file(model.state_dict(), files[key])
+            save_file(create(name).state_dict(), files[key])
             continue
+        with set_layer_config(exportable=runtime.exportable):
+            model = create(name)
         if runtime.calibrated and images is None:
             images = calibration_images(data / 'train', model)
         try:

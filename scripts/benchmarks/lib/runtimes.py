@@ -6,7 +6,7 @@ import importlib.util
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Dict, Iterator, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class Runtime(NamedTuple):
     write: Callable[['nn.Module', Path, Tuple[int, ...], Optional[np.ndarray]], None]
     load: Callable[[Path, int], Run]
     calibrated: bool = False  # whether it is written with the help of images
+    exportable: bool = True  # whether it is quicker at models of `timm.create_model(..., exportable=True)`
 
     @property
     def missing(self) -> Tuple[str, ...]:
@@ -42,8 +43,6 @@ class Runtime(NamedTuple):
 def _example(input_size: Tuple[int, ...]) -> Tuple['torch.Tensor']:
     import torch
     return torch.randn(2, *input_size),  # of one image, an export would hold for batches of one only
-
-
 
 
 def write_aoti(model: 'nn.Module', file: Path, input_size: Tuple[int, ...], images: Optional[np.ndarray]) -> None:
@@ -209,21 +208,22 @@ def load_openvino(file: Path, threads: int) -> Run:
 
 def write_executorch(
         model: 'nn.Module', file: Path, input_size: Tuple[int, ...], images: Optional[np.ndarray]) -> None:
-    """For one image at a time, as on a phone.
-
-    Raises:
-        ValueError: The model has transposed convolutions of large strides.
-    """
+    """For one image at a time, as on a phone."""
     import torch
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
     from timm.utils import reparameterize_model
 
-    from timm_wavemix.layers import OverlapAdd
-    if any(isinstance(module, OverlapAdd) for module in model.modules()):
-        raise ValueError(  # its pad takes no negative numbers, which it says when it runs
-            'ExecuTorch cannot run the transposed convolutions of this model: take a WaveMix-Lite, or onnxruntime.')
+    def pad(x: 'torch.Tensor', padding: List[int], mode: str = 'constant', value: float = 0.) -> 'torch.Tensor':
+        # ExecuTorch's pad takes no negative numbers, which it says when it runs: these become slices
+        for i, (before, after) in enumerate(zip(padding[::2], padding[1::2])):
+            if before < 0 or after < 0:
+                dim = x.dim() - 1 - i
+                x = x.narrow(dim, max(0, -before), x.shape[dim] + min(0, before) + min(0, after))
+        return torch.constant_pad_nd(x, [max(0, n) for n in padding], value)
+
     program = torch.export.export(reparameterize_model(model.eval()), (torch.randn(1, *input_size),))
+    program = program.run_decompositions({torch.ops.aten.pad.default: pad})
     edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     file.write_bytes(edge.to_executorch().buffer)
 
@@ -241,7 +241,7 @@ def load_executorch(file: Path, threads: int) -> Run:
 
 
 RUNTIMES = {
-    'aoti': Runtime('AOTInductor package', (), '.pt2', write_aoti, load_aoti),
+    'aoti': Runtime('AOTInductor package', (), '.pt2', write_aoti, load_aoti, exportable=False),
     'onnx': Runtime('onnxruntime', ('onnx', 'onnxscript', 'onnxruntime'), '.onnx', write_onnx, load_onnx),
     'onnx-fp16': Runtime(
         'onnxruntime, fp16', ('onnx', 'onnxscript', 'onnxruntime', 'onnxconverter_common'), '.onnx',
@@ -252,9 +252,11 @@ RUNTIMES = {
     'onnx-int8': Runtime(
         'onnxruntime, int8 static', ('onnx', 'onnxscript', 'onnxruntime'), '.onnx', write_onnx_int8, load_onnx,
         calibrated=True),
-    'openvino': Runtime('OpenVINO', ('openvino',), '.xml', write_openvino, load_openvino),
+    'openvino': Runtime(
+        'OpenVINO', ('openvino',), '.xml', write_openvino, load_openvino, exportable=False),
     'openvino-int8': Runtime(
-        'OpenVINO, int8', ('openvino', 'nncf'), '.xml', write_openvino_int8, load_openvino, calibrated=True),
+        'OpenVINO, int8', ('openvino', 'nncf'), '.xml', write_openvino_int8, load_openvino, calibrated=True,
+        exportable=False),
     'executorch': Runtime('ExecuTorch, XNNPACK', ('executorch',), '.pte', write_executorch, load_executorch),
 }
 
