@@ -3,12 +3,13 @@
     python scripts/export_model.py wavemix_16_5 onnx-int8 wavemix.onnx --calibration fashion_mnist/train
 
 The file is made of the deployed form (`timm.utils.reparameterize_model`), for images of the size in the model's
-pretrained_cfg. docs/deploy.md tells which runtime is for which device. The runtimes:
+pretrained_cfg, or of any size. docs/deploy.md tells which runtime is for which device. The runtimes:
 
 RUNTIMES
 """
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Optional
 
@@ -18,7 +19,7 @@ from torch import nn
 
 import timm_wavemix  # noqa: F401  registers the models
 from benchmarks.lib.report import output_file
-from benchmarks.lib.runtimes import RUNTIMES, calibration_images, write
+from benchmarks.lib.runtimes import RUNTIMES, calibration_images, write, write_onnx
 from timm_wavemix.hub import load_checkpoint
 
 
@@ -38,12 +39,15 @@ def load(name: str, use_ema: bool = False) -> nn.Module:
     return timm.create_model(name, pretrained=True).eval()
 
 
-def export(name: str, runtime: str, output: Path, calibration: Optional[Path] = None, use_ema: bool = False) -> None:
+def export(
+        name: str, runtime: str, output: Path, calibration: Optional[Path] = None, use_ema: bool = False,
+        dynamic_size: bool = False) -> None:
     """Write the file of a runtime, all of it or nothing.
 
     Raises:
         OSError, RuntimeError, ValueError: as `load`, `calibration_images` and `write`.
-        ValueError: There are calibration images and the runtime takes none, or the other way round.
+        ValueError: There are calibration images and the runtime takes none, or the other way round. The size is to be
+            dynamic, in another runtime than 'onnx'.
         ImportError: A package is missing.
     """
     kind = RUNTIMES[runtime]
@@ -54,6 +58,10 @@ def export(name: str, runtime: str, output: Path, calibration: Optional[Path] = 
         raise ValueError(f'{runtime} needs images to measure ranges on: name training images with --calibration.')
     if calibration is not None and not kind.calibrated:
         raise ValueError(f'{runtime} measures nothing on images: leave --calibration out.')
+    if dynamic_size:
+        if runtime != 'onnx':
+            raise ValueError(f'{runtime} holds for images of one size: leave --dynamic-size out, or take onnx.')
+        kind = kind._replace(write=partial(write_onnx, dynamic_size=True))
     with set_layer_config(exportable=kind.exportable):
         model = load(name, use_ema)
     write(kind, model, output, calibration_images(calibration, model) if calibration else None)
@@ -70,9 +78,10 @@ def main() -> None:
     parser.add_argument(
         '--calibration', metavar='DIR', type=Path, help='training images in folders of classes, for static int8')
     parser.add_argument('--use-ema', action='store_true', help='take the EMA weights of the checkpoint')
+    parser.add_argument('--dynamic-size', action='store_true', help='for images of any size, with onnx')
     args = parser.parse_args()
     try:
-        export(args.model, args.runtime, args.output, args.calibration, args.use_ema)
+        export(args.model, args.runtime, args.output, args.calibration, args.use_ema, args.dynamic_size)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         sys.exit(f"{parser.prog}: {' '.join(str(error).split())}")
     print(f'{args.output}: {args.output.stat().st_size:,} bytes')
