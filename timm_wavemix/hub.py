@@ -704,7 +704,8 @@ def read_back(folder: Path, repo_id: str, revision: str) -> None:
                 if Path(got).read_bytes() != (folder / name).read_bytes():
                     differing.append(name)
     if differing:
-        raise DiffersError(f"{' and '.join(differing)} {'is' if len(differing) == 1 else 'are'} missing or other there")
+        verb = 'is' if len(differing) == 1 else 'are'
+        raise DiffersError(f"{' and '.join(differing)} {verb} missing or different there")
 
 
 def _verify_hint(publication: Publication, create_pr: bool) -> str:

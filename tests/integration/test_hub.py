@@ -469,7 +469,7 @@ def test_command_pushes_and_says_where(server, python):
     ([], 2, 'the following arguments are required: NAME_OR_CHECKPOINT, --repo-id'),
     ([NAME, '--repo-id', 'org/a b'], 2, '--repo-id: '),
     ([NAME, '--repo-id', 'org/model', '--create-pr', '--revision', 'x'], 2, 'not allowed with argument'),
-    ([NAME, '--repo-id', 'org/model', '--config', 'missing.yaml'], 1, "No such file or directory: 'missing.yaml'"),
+    ([NAME, '--repo-id', 'org/model', '--config', 'missing.yaml'], 1, "There is no file 'missing.yaml': write one"),
     ([NAME, '--repo-id', 'org/model', '--config', 'LICENSE'], 1, 'mapping values are not allowed here'),
 ], ids=str)
 def test_usage(server, push, args, code, message):

@@ -67,7 +67,7 @@ def test_tests_of_the_sdist_run_from_the_sdist(dist, tmp_path):
     folder = tmp_path / sdist.name.removesuffix('.tar.gz')
     imported = run(sys.executable, '-c', 'import timm_wavemix; print(timm_wavemix.__file__)', cwd=folder)
     assert Path(imported.strip()).parents[1] == folder
-    collected = run(sys.executable, '-m', 'pytest', '--collect-only', '-q', 'tests', cwd=folder)
+    collected = run(sys.executable, '-m', 'pytest', '--collect-only', '-q', '-m', '', 'tests', cwd=folder)
     assert 'tests/integration/test_packaging.py' in collected
     run(sys.executable, '-m', 'pytest', '-q', '-m', 'not slow and not recent_torch', 'tests/unit',
         'tests/integration/test_docs.py', cwd=folder)
