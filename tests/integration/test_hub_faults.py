@@ -357,7 +357,7 @@ def test_verify_names_what_differs_and_sends_nothing(server, push, folder):
     code, _, err = push(folder, '--repo-id', 'org/model', '--verify')
     assert code == 1 and err == (
         f"push: org/model at 'main' is not {folder}, README.md and config.json and model.safetensors are missing or "
-        'other there: push it again.\n')
+        'different there: push it again.\n')
     code, _, err = push(folder, '--repo-id', 'org/other', '--verify')
     assert code == 1 and "push: org/other at 'main' could not be read: the Hub has no org/other" in err
     code, _, err = push(folder, '--repo-id', 'org/model', '--verify', '--revision', 'new')
