@@ -118,6 +118,21 @@ def test_every_runtime_that_is_installed_gives_the_logits_of_the_model(runtime, 
     assert set(tmp_path.iterdir()) == set(runtimes.files_of(file))
 
 
+def test_the_pages_javascript_classifies_an_image(exported, tmp_path):
+    packages = ROOT / 'node_modules'  # `npm install onnxruntime-web`
+    if not shutil.which('node') or not (packages / 'onnxruntime-web').is_dir():
+        pytest.skip('node or onnxruntime-web not installed')
+    (tmp_path / 'node_modules').symlink_to(packages)
+    (tmp_path / 'wavemix.onnx').symlink_to(exported / 'float.onnx')
+    image = Image.open(ROOT / 'scripts' / 'demo_images' / '00000_ankle_boot.png').convert('RGB')
+    pixels = (np.asarray(image, dtype=np.float32) / 255 - 0.286) / 0.353
+    pixels.transpose(2, 0, 1).astype(np.float32).tofile(tmp_path / 'image.bin')
+    script, = re.findall(r'^```js\n(.*?)```', DEPLOY, re.DOTALL | re.MULTILINE)
+    (tmp_path / 'classify.mjs').write_text(script)
+    result = subprocess.run(['node', 'classify.mjs'], cwd=tmp_path, capture_output=True, text=True)
+    assert (result.stdout, result.returncode) == ('9\n', 0), result.stderr
+
+
 def export_error(monkeypatch, *args):
     monkeypatch.setattr(sys, 'argv', ['export_model.py', *map(str, args)])
     with pytest.raises(SystemExit) as error:
