@@ -194,7 +194,7 @@ def test_dpt_takes_a_wavemix_as_encoder_and_unet_says_that_it_does_not():
     out = model(torch.randn(2, 3, 64, 32))
     assert out.shape == (2, 2, 64, 32)
     out.square().mean().backward()
-    assert all(p.grad.any() for p in model.encoder.parameters())
+    assert all(p.grad.any() for p in model.encoder.model.blocks.parameters())
     with pytest.raises(ValueError, match='Unsupported model downsampling pattern'):
         smp.Unet('tu-wavemix_16_5', encoder_weights=None)
 
