@@ -183,6 +183,22 @@ def test_dropout_under_vmap_in_any_dimension(dim):
         assert len(out.unique(dim=dim)) > 1
 
 
+# Decoders
+
+def test_dpt_takes_a_wavemix_as_encoder_and_unet_says_that_it_does_not():
+    smp = pytest.importorskip('segmentation_models_pytorch')
+    model = smp.DPT('tu-wavemix_16_5', encoder_weights='fashion_mnist', classes=2)
+    weights = timm.create_model('wavemix_16_5', pretrained=True).state_dict()
+    encoder = model.encoder.model.state_dict()
+    assert all(torch.equal(encoder[name], weights[name]) for name in encoder)
+    out = model(torch.randn(2, 3, 64, 32))
+    assert out.shape == (2, 2, 64, 32)
+    out.square().mean().backward()
+    assert all(p.grad.any() for p in model.encoder.model.blocks.parameters())
+    with pytest.raises(ValueError, match='Unsupported model downsampling pattern'):
+        smp.Unet('tu-wavemix_16_5', encoder_weights=None)
+
+
 # Compilers and exporters
 
 SIZES = [(64, 64), (65, 79), (63, 64), (56, 57), (96, 65), (60, 60), (77, 128), (100, 70)]

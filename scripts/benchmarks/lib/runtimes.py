@@ -248,6 +248,7 @@ def load_executorch(file: Path, threads: int) -> Run:
     method = ExecuTorch.get().load_program(file).load_method('forward')
 
     def run(images: np.ndarray) -> np.ndarray:
+        images = np.ascontiguousarray(images)  # ExecuTorch does not look at strides
         # the next call overwrites what this one returns
         return np.concatenate([method.execute([torch.from_numpy(image[None])])[0].numpy().copy() for image in images])
 
