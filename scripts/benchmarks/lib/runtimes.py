@@ -60,7 +60,7 @@ def load_aoti(file: Path, threads: int) -> Run:
 
     def run(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return model(torch.from_numpy(images)).numpy()
+            return model(torch.from_numpy(np.ascontiguousarray(images))).numpy()  # it does not look at strides
 
     return run
 
