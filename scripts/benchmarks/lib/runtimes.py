@@ -29,7 +29,7 @@ class Runtime(NamedTuple):
     write: Callable[['nn.Module', Path, Tuple[int, ...], Optional[np.ndarray]], None]
     load: Callable[[Path, int], Run]
     calibrated: bool = False  # whether it is written with the help of images
-    exportable: bool = True  # whether it is quicker at models of `timm.create_model(..., exportable=True)`
+    exportable: bool = True  # whether models of `timm.create_model(..., exportable=True)` suit it better
 
     @property
     def missing(self) -> Tuple[str, ...]:
@@ -263,7 +263,7 @@ RUNTIMES = {
         write_onnx_fp16, load_onnx),
     'onnx-int8-dynamic': Runtime(
         'onnxruntime, int8 dynamic', ('onnx', 'onnxscript', 'onnxruntime'), '.onnx', write_onnx_int8_dynamic,
-        load_onnx),
+        load_onnx, exportable=False),  # onnxruntime would leave transposed convolutions in float
     'onnx-int8': Runtime(
         'onnxruntime, int8 static', ('onnx', 'onnxscript', 'onnxruntime'), '.onnx', write_onnx_int8, load_onnx,
         calibrated=True),
