@@ -21,7 +21,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -35,6 +34,7 @@ import yaml
 from timm.data import create_dataset
 
 import lib.baselines  # noqa: F401  registers the models
+from lib.evaluate import balanced_order
 from lib.published import DATA_SETS, FAMILIES, PAPER, TOP1
 from lib.report import (
     ROOT,
@@ -44,6 +44,7 @@ from lib.report import (
     markdown_table,
     positive_int,
     report_header,
+    write_text_whole,
 )
 
 RECIPES = ROOT / 'scripts/recipes/paper'
@@ -159,14 +160,8 @@ def write_part(recipe: Recipe, splits: Tuple[Split, Split], images: int, folder:
     for split, name in zip(splits, ('train', 'test')):
         if (folder / name).is_dir():
             continue
-        queues = defaultdict(list)
-        order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0)).tolist()
-        labels = targets(split)
-        for i in order:
-            queues[labels[i]].append(i)
-        rank = {i: rank for queue in queues.values() for rank, i in enumerate(queue)}
         partial = folder / f'{name}.partial'
-        for i in sorted(order, key=rank.get)[:images]:
+        for i in balanced_order(targets(split), seed=0)[:images]:
             image, label = split[i]
             (partial / classes[label]).mkdir(parents=True, exist_ok=True)
             image.save(partial / classes[label] / f'{i}.png')
@@ -224,9 +219,7 @@ def train(model: str, recipe: Recipe, seed: int, args: argparse.Namespace) -> fl
                 f"'{experiment}' holds a training with other settings: repeat its options, or name another --output.")
     else:
         experiment.mkdir(parents=True, exist_ok=True)
-        unfinished = note.with_suffix('.partial')
-        unfinished.write_text(json.dumps(wanted, indent=1), encoding='utf-8')
-        os.replace(unfinished, note)
+        write_text_whole(note, json.dumps(wanted, indent=1))
     top1 = last_top1(experiment, args.epochs)
     if top1 is not None:
         return top1
@@ -290,12 +283,8 @@ def write_report(args: argparse.Namespace, results: Dict[Tuple[str, str], List[f
         table=args.table, epochs=args.epochs, images=args.images, machine=hardware_name(args.device),
         software=SOFTWARE, results=[
             dict(data=name, model=model, top1=top1) for (name, model), top1 in results.items()])
-    for file, text in (
-            (args.output / f'table_{args.table}.json', json.dumps(report, indent=1)),
-            (args.output / f'table_{args.table}.md', markdown(args, results))):
-        unfinished = file.with_name(f'{file.name}.partial')
-        unfinished.write_text(text, encoding='utf-8')
-        os.replace(unfinished, file)
+    write_text_whole(args.output / f'table_{args.table}.json', json.dumps(report, indent=1))
+    write_text_whole(args.output / f'table_{args.table}.md', markdown(args, results))
 
 
 def parse_args() -> argparse.Namespace:

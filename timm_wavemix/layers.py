@@ -12,7 +12,7 @@ from timm.layers import is_exportable, to_2tuple
 from torch.nn.utils import fuse_conv_bn_weights
 from torch.types import Device
 
-from .wavelet import DWT2d, ZeroPad, haar_kernel, is_haar, zero_pad
+from .wavelet import DWT2d, ZeroPad, haar_kernel, is_haar, stock_conv2d, zero_pad
 
 __all__ = ['Dropout', 'OverlapAddConvTranspose2d', 'WaveletConv2d', 'WaveletMlp', 'conv_transpose2d', 'fuse_batch_norm']
 
@@ -79,24 +79,15 @@ class WaveletConv2d(nn.Module):
         weight, extra_weight = self.weight.split([4 * self.in_channels, self.extra_channels], dim=1)
         if self.dwt is None:
             weight = haar_kernel(weight)
-        conv = _stock_conv2d(weight, self.bias, stride=1 if self.dwt is not None else 2)
+        conv = stock_conv2d(weight, self.bias, stride=1 if self.dwt is not None else 2)
         return FusedWaveletConv2d(
             ZeroPad() if self.dwt is None else self.dwt,
             conv,
-            _stock_conv2d(extra_weight, None) if self.extra_channels else None,
+            stock_conv2d(extra_weight, None) if self.extra_channels else None,
         ).train(self.training)
 
     def extra_repr(self) -> str:
         return f'{self.in_channels}, {self.weight.shape[0]}, extra_channels={self.extra_channels}'
-
-
-def _stock_conv2d(weight: torch.Tensor, bias: Optional[torch.Tensor], stride: int = 1) -> nn.Conv2d:
-    """`nn.Conv2d` that holds copies of these."""
-    out_channels, in_channels, height, width = weight.shape
-    conv = nn.Conv2d(in_channels, out_channels, (height, width), stride, device='meta')  # which initializes nothing
-    conv.weight = nn.Parameter(weight.detach().clone())
-    conv.bias = None if bias is None else nn.Parameter(bias.detach().clone())
-    return conv
 
 
 @torch.fx.wrap  # no tracer can follow control flow that depends on the device
@@ -229,7 +220,7 @@ class OverlapAddConvTranspose2d(nn.Module):
     def fuse(self) -> nn.Sequential:
         """The same with the 1x1 convolution as a layer."""
         weight, bias = self._cell_parameters()
-        return nn.Sequential(_stock_conv2d(weight, bias), self.overlap_add).train(self.training)
+        return nn.Sequential(stock_conv2d(weight, bias), self.overlap_add).train(self.training)
 
     def extra_repr(self) -> str:
         return f'{self.in_channels}, {self.out_channels}'

@@ -18,7 +18,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.types import Device
 
-__all__ = ['DWT2d', 'IDWT2d', 'LLSubband', 'ZeroPad', 'crop', 'dwt2d', 'haar_kernel', 'idwt2d', 'is_haar', 'zero_pad']
+__all__ = [
+    'DWT2d', 'IDWT2d', 'LLSubband', 'ZeroPad', 'crop', 'dwt2d', 'haar_kernel', 'idwt2d', 'is_haar', 'stock_conv2d',
+    'zero_pad']
 
 
 def is_haar(wavelet: str) -> bool:
@@ -168,6 +170,18 @@ def haar_kernel(weight: torch.Tensor) -> torch.Tensor:
     return torch.cat([low + high, low - high], dim=2) / 2
 
 
+def stock_conv2d(
+        weight: torch.Tensor, bias: Optional[torch.Tensor], stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """`nn.Conv2d` that holds copies of these."""
+    out_channels, in_channels, height, width = weight.shape
+    conv = nn.Conv2d(
+        groups * in_channels, out_channels, (height, width), stride, groups=groups,
+        device='meta')  # which initializes nothing
+    conv.weight = nn.Parameter(weight.detach().clone())
+    conv.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+    return conv
+
+
 class _Wavelet2d(nn.Module):
     """Holds the filters of a wavelet, built once."""
     filters: torch.Tensor
@@ -236,9 +250,8 @@ class LLSubband(_Wavelet2d):
         """The same with the convolution as a layer, whose weight is part of every file. With Haar only."""
         if not self.haar:
             return self
-        conv = nn.Conv2d(self.channels, self.channels, 2, 2, groups=self.channels, bias=False, device='meta')
-        conv.weight = nn.Parameter(self.filters.clone(), requires_grad=False)
-        return nn.Sequential(ZeroPad(), conv)
+        conv = stock_conv2d(self.filters, None, stride=2, groups=self.channels)
+        return nn.Sequential(ZeroPad(), conv.requires_grad_(False))
 
 
 class IDWT2d(_Wavelet2d):

@@ -33,12 +33,11 @@ import statistics
 import sys
 import time
 import warnings
-from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import timm
 import torch
@@ -55,7 +54,7 @@ from tqdm import tqdm
 import lib.baselines  # noqa: F401  registers the models
 import timm_wavemix  # noqa: F401  registers the models
 from lib.ablation import TransformBlock, TransformLiteBlock, variants
-from lib.evaluate import accuracy, load_split
+from lib.evaluate import accuracy, balanced_order, load_split
 from lib.measure import BF16, PRECISIONS
 from lib.published import FAMILIES, TOP1
 from lib.report import (
@@ -74,6 +73,8 @@ from lib.report import (
     report_header,
     require_matplotlib,
     three_digits,
+    write_text_whole,
+    write_whole,
 )
 
 if TYPE_CHECKING:
@@ -196,11 +197,7 @@ def balanced_subset(dataset: ImageDataset, images: Optional[int], seed: int) -> 
     if images is not None and images > len(targets):
         raise ValueError(
             f"'{dataset.reader.root}' has {len(targets)} images, not {images}: ask for no more, or for 'all'.")
-    drawn, rank = Counter(), {}  # rank: how many of its class were drawn before an image
-    for i in torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed)).tolist():
-        rank[i] = drawn[targets[i]]
-        drawn[targets[i]] += 1
-    return Subset(dataset, sorted(rank, key=rank.get)[:images])
+    return Subset(dataset, balanced_order(targets, seed)[:images])
 
 
 class Data(NamedTuple):
@@ -244,13 +241,6 @@ def load_data(
 
 # Training
 
-def write_whole(file: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file that is never seen half done."""
-    unfinished = file.with_name(f'{file.name}.partial')
-    write(unfinished)
-    os.replace(unfinished, file)
-
-
 def check_settings(folder: Path, settings: Settings) -> None:
     """Note in a folder the settings of its trainings.
 
@@ -265,7 +255,7 @@ def check_settings(folder: Path, settings: Settings) -> None:
             raise ValueError(
                 f"the trainings in '{folder}' have {'; '.join(changes)}: repeat their options to go on with them, or "
                 'name another folder with --output.')
-    write_whole(file, lambda unfinished: unfinished.write_text(json.dumps(values, indent=1), encoding='utf-8'))
+    write_text_whole(file, json.dumps(values, indent=1))
 
 
 def load_checkpoint(file: Path) -> Optional[Dict[str, Any]]:
@@ -431,7 +421,7 @@ def measure_steps(
         except Exception as error:  # the models are of four libraries, which raise what they like
             errors[run.name] = one_line(error)
     steps.update({name: statistics.median(values) for name, values in seconds.items() if name not in errors})
-    write_whole(file, lambda unfinished: unfinished.write_text(json.dumps(steps, indent=1), encoding='utf-8'))
+    write_text_whole(file, json.dumps(steps, indent=1))
     return steps, errors
 
 
@@ -761,8 +751,8 @@ def main() -> None:
         title = 'Other transforms than Haar in WaveMix' if args.ablation else \
             'Models of the paper, with equal updates and with equal time'
         text = markdown(title, settings, rows, picture, args.ablation)
-        write_whole(args.json, lambda unfinished: unfinished.write_text(json.dumps(report, indent=1), encoding='utf-8'))
-        write_whole(args.markdown, lambda unfinished: unfinished.write_text(text, encoding='utf-8'))
+        write_text_whole(args.json, json.dumps(report, indent=1))
+        write_text_whole(args.markdown, text)
         write_whole(
             args.plot, lambda unfinished: draw(runs, rows, settings).savefig(unfinished, format='png'))
     except (OSError, RuntimeError, ValueError) as error:

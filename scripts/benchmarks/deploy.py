@@ -48,6 +48,7 @@ from lib.report import (
     report_header,
     require_matplotlib,
     three_digits,
+    write_text_whole,
 )
 from lib.runtimes import RUNTIMES, calibration_images, files_of, write
 from lib.worker import PYTORCH
@@ -271,12 +272,6 @@ def installed_software() -> str:
     return ', '.join(f'{package} {versions[package]}' for package in packages if package in versions)
 
 
-def save(report: Dict[str, Any], file: Path) -> None:
-    temporary = file.with_suffix('.tmp')
-    temporary.write_text(json.dumps(report), encoding='utf-8')
-    os.replace(temporary, file)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data', metavar='DATA', type=Path, help='folder of scripts/prepare_fashion_mnist.py')
@@ -331,7 +326,7 @@ def main() -> None:
                         measured.setdefault(runtime, {}).update(result)
                     files = {runtime: file for runtime, file in files.items() if runtime in speeds}
                 report['remarks'].update({remark.partition(':')[0]: remark for remark in remarks})
-                save(report, args.json)
+                write_text_whole(args.json, json.dumps(report))
                 if args.skip != 'accuracy' and name in SHIPPED:
                     images, labels = None, []
                     for runtime in sorted(files, key=lambda runtime: runtime != REFERENCE):  # which is the first
@@ -354,7 +349,7 @@ def main() -> None:
                         if name in report['classes']:
                             expected = list(map(int, report['classes'][name]))
                             result['agreement'] = percentage(classes, expected[::step])
-                        save(report, args.json)
+                        write_text_whole(args.json, json.dumps(report))
         picture = args.output.with_suffix('.png')
         draw(results).savefig(picture)
         args.output.write_text(markdown(

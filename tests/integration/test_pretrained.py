@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from timm.models._hub import save_for_hf
 
 import timm_wavemix  # noqa: F401  registers the models
+from conftest import TEST_IMAGES
 
 
 @pytest.fixture(scope='module')
@@ -213,16 +214,22 @@ CORRECT = {  # of the 500 images of TEST_IMAGES
     'wavemix_lite_128_7.fashion_mnist': 471,
     'wavemix_lite_256_7.fashion_mnist': 468,
 }
-TEST_IMAGES = Path(__file__).parents[2] / 'scripts' / 'test_images.png'  # a row of 50 for each class
+
+
+def shipped_test_images(model):
+    """50 images of each class, preprocessed for the model: `(10, 50, C, 28, 28)`."""
+    config = timm.data.resolve_model_data_config(model)
+    transform = timm.data.create_transform(**config)
+    sheet = Image.open(TEST_IMAGES).convert('L' if config['input_size'][0] == 1 else 'RGB')
+    return torch.stack([
+        torch.stack([transform(sheet.crop((28 * i, 28 * label, 28 * i + 28, 28 * label + 28))) for i in range(50)])
+        for label in range(10)])
 
 
 def test_the_smallest_model_can_be_fine_tuned_with_the_defaults():
-    sheet, model = Image.open(TEST_IMAGES), timm.create_model('wavemix_16_5', pretrained=True)
+    model = timm.create_model('wavemix_16_5', pretrained=True)
     model.reset_classifier(10)
-    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-    inputs = torch.stack([
-        transform(sheet.crop((28 * i, 28 * label, 28 * i + 28, 28 * label + 28)).convert('RGB'))
-        for i in range(50) for label in range(10)])
+    inputs = shipped_test_images(model).transpose(0, 1).flatten(0, 1)  # the classes alternate
     labels = torch.arange(10).repeat(50)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     torch.manual_seed(0)
@@ -244,13 +251,9 @@ def test_shipped_weights_are_small():
 @pytest.mark.parametrize('name', SHIPPED)
 def test_shipped_weights_keep_their_accuracy(name):
     model = timm.create_model(name, pretrained=True).eval()
-    config = timm.data.resolve_model_data_config(model)
-    transform = timm.data.create_transform(**config)
-    sheet = Image.open(TEST_IMAGES).convert('L' if config['input_size'][0] == 1 else 'RGB')
     correct = 0
-    for label in range(10):
-        row = [transform(sheet.crop((28 * i, 28 * label, 28 * i + 28, 28 * label + 28))) for i in range(50)]
+    for label, row in enumerate(shipped_test_images(model)):
         with torch.inference_mode():
-            logits = model(torch.stack(row).contiguous(memory_format=torch.channels_last))
+            logits = model(row.contiguous(memory_format=torch.channels_last))
         correct += (logits.argmax(1) == label).sum().item()
     assert abs(correct - CORRECT.get(name, 0)) <= 2, correct  # two images for the rounding of other machines

@@ -1,6 +1,7 @@
-"""Top-1 accuracy of a model on a split of an image folder."""
+"""Images of a split, and the top-1 accuracy of a model on them."""
+from collections import Counter
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, List, Sequence, Union
 
 import torch
 from timm.data import ImageDataset, create_dataset, resolve_model_data_config
@@ -26,6 +27,20 @@ def load_split(data: Path, split: str, **kwargs: Any) -> ImageDataset:
         raise FileNotFoundError(
             f"there is no folder '{folder}': write it with scripts/prepare_fashion_mnist.py, or name another.")
     return create_dataset('', folder, search_split=False, **kwargs)
+
+
+def balanced_order(targets: Sequence[int], seed: int) -> List[int]:
+    """Indices of all images in a random order whose beginnings have, of each class, as many as there are.
+
+    Args:
+        targets: The classes of the images.
+        seed: Of the order.
+    """
+    drawn, rank = Counter(), {}  # rank: how many of its class were drawn before an image
+    for i in torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed)).tolist():
+        rank[i] = drawn[targets[i]]
+        drawn[targets[i]] += 1
+    return sorted(rank, key=rank.get)
 
 
 def image_mode(model: nn.Module) -> str:

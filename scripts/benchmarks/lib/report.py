@@ -1,4 +1,4 @@
-"""What the scripts that write a report share: arguments, the machine's name, tables and colours."""
+"""What the scripts that write a report share: arguments, files, the machine's name, tables and colours."""
 import argparse
 import importlib.util
 import math
@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence
 
 import timm
 import torch
@@ -79,6 +79,19 @@ def require_matplotlib() -> None:
         missing = True
     if missing:
         sys.exit(f'{Path(sys.argv[0]).name} draws with matplotlib: install it with `pip install --group demo`.')
+
+
+# Files
+
+def write_whole(file: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file that is never seen half done."""
+    unfinished = file.with_name(f'{file.name}.partial')
+    write(unfinished)
+    os.replace(unfinished, file)
+
+
+def write_text_whole(file: Path, text: str) -> None:
+    write_whole(file, lambda unfinished: unfinished.write_text(text, encoding='utf-8'))
 
 
 # The machine
