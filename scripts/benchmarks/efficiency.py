@@ -120,7 +120,9 @@ def create_implementations(
 
 # Report
 
-MEASURED = 'Measured: a step of this batch fits in that much GPU memory, a step of 16 more images does not.'
+PEAKS = (
+    "Calculated, in multiples of 16 images, in mixed precision: from PyTorch's peaks on the GPU at this batch and at "
+    'one twice as large, with the two moments of Adam in training.')
 CALCULATED = (
     'Calculated, in multiples of 16 images. Training: weights, gradients, the two moments of Adam, and the memory '
     'without `set_grad_checkpointing` of the table above, in proportion to the batch. Inference: weights, and the most '
@@ -197,6 +199,22 @@ def memory_table(results: Results, size: int) -> str:
         ['model', 'in the paper', 'params (M)', 'paper', 'GMACs', 'memory (MiB)', '÷ ResNet-18', 'paper',
          '÷ ResNet-50', 'paper', '÷ ResNet-50, both in bf16', 'with `set_grad_checkpointing` (MiB)',
          '÷ ResNet-50, both with it'], rows)
+
+
+def peak_table(results: Results, size: int) -> str:
+    """Table 1's memory as the paper has it, of the GPU."""
+    reference, rows = results.cost('resnet18_3x3'), []
+    for name in results.models:
+        peaks, papers = results.cost(name).peak_bytes, PAPER[name].memory.get(size)
+        rows.append([
+            f'`{name}`',
+            *(error_kind(results.cost(name)) or three_digits(ratio(peaks.get(mode), 2 ** 30)) for mode in MODES),
+            three_digits(papers),
+            three_digits(ratio(peaks.get(TRAIN), reference and reference.peak_bytes.get(TRAIN))),
+            three_digits(ratio(papers, PAPER['resnet18_3x3'].memory.get(size))),
+        ])
+    return markdown_table(
+        ['model', 'training (GiB)', 'inference (GiB)', 'paper (GB)', 'training ÷ ResNet-18', 'paper'], rows)
 
 
 def speed_table(results: Results, size: int, precision: str) -> str:
@@ -293,6 +311,15 @@ def markdown(report: Report, picture: str) -> str:
             '### Parameters and memory, tables 1 and 4 of the paper',
             "The paper's memory is that of the GPU, weights and all, in mixed precision.",
             memory_table(results, size),
+        ]
+        if any(cost.peak_bytes for cost in results.costs):
+            parts += [
+                '### Memory of the GPU, table 1',
+                'The peak of a step in bf16 autocast by `torch.cuda.max_memory_allocated`: with the weights, and with '
+                'the two moments of Adam in training, but without what CUDA itself takes.',
+                peak_table(results, size),
+            ]
+        parts += [
             '### Speed, table 5',
             speed_table(results, size, FP32),
             'In bf16 autocast:',
@@ -406,7 +433,7 @@ def main() -> None:
         command=command_line(),
         machine=hardware_name(args.device),
         software=SOFTWARE,
-        batch_method=MEASURED if args.device.type == 'cuda' else CALCULATED,
+        batch_method=PEAKS if args.device.type == 'cuda' else CALCULATED,
         rounds=args.rounds,
         remarks=remarks,
         results=results,

@@ -38,8 +38,10 @@ def test_inference_bytes_are_the_most_that_live_at_one_time():
 
 
 @pytest.mark.parametrize('most, expected', [(15, 0), (16, 16), (100, 96), (112, 112), (2177, 2176)])
-def test_largest_batch_is_found(most, expected):
-    assert measure.largest_batch(lambda n: n <= most) == expected
+def test_largest_batch_is_a_multiple_of_16_within_the_budget(most, expected):
+    fixed = 2 ** 30
+    assert measure.largest_batch(fixed, (measure.BUDGET - fixed) / (most + 0.5)) == expected
+    assert measure.largest_batch(2 * measure.BUDGET, 1.) == 0
 
 
 class Logged(nn.Module):

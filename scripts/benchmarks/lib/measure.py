@@ -19,9 +19,8 @@ import time
 import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Union
 
 import torch
 import torch.nn as nn
@@ -63,7 +62,8 @@ class Cost:
     params: int = 0
     flops: int = 0  # of a forward pass of one image, a third of those of a training step
     saved_bytes: Dict[str, int] = field(default_factory=dict)  # for a batch: in fp32, in bf16, and fp32 checkpointed
-    largest_batch: Dict[str, int] = field(default_factory=dict)  # by mode, in fp32
+    peak_bytes: Dict[str, int] = field(default_factory=dict)  # of a GPU, by mode, in mixed precision
+    largest_batch: Dict[str, int] = field(default_factory=dict)  # by mode: on a GPU in mixed precision, else in fp32
     error: str = ''
 
 
@@ -202,37 +202,27 @@ def record_error(record: Union[Cost, Speed]) -> Iterator[None]:
         tqdm.write(f'{record.model} {record.error}', file=sys.stderr)
 
 
-def largest_batch(fits: Callable[[int], bool]) -> int:
-    """The largest batch that fits, of 16, 32, 48, ... images as in the paper's tables, or 0."""
-    fitting, too_large = 0, 1
-    while fits(16 * too_large):
-        fitting, too_large = too_large, 2 * too_large
-    while too_large - fitting > 1:
-        middle = (fitting + too_large) // 2
-        if fits(16 * middle):
-            fitting = middle
-        else:
-            too_large = middle
-    return 16 * fitting
+def largest_batch(fixed: float, per_image: float) -> int:
+    """The largest batch within the budget, of 16, 32, 48, ... images as in the paper's tables, or 0."""
+    return max(0, int((BUDGET - fixed) / per_image // 16 * 16))
 
 
-def fits_on_gpu(case: Case, mode: str, device: torch.device, batch_size: int) -> bool:
-    """Whether a step of this batch runs within the budget on a GPU, beside the two moments of Adam in training."""
+def peak_bytes(
+        case: Case,
+        mode: str,
+        device: torch.device,
+        batch_size: int,
+        precision: str = BF16,
+) -> int:
+    """The most memory of a GPU that a step takes at one time, with the weights, and Adam's moments in training."""
     model = case.model.train(mode == TRAIN)
-    memory = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.empty_cache()
-    others = torch.cuda.memory_allocated(device) - sum(t.nbytes for t in chain(model.parameters(), model.buffers()))
-    torch.cuda.set_per_process_memory_fraction(min(1., (BUDGET + others) / memory), device)
-    try:
-        x = case._replace(batch_size=batch_size).images().to(device)
-        moments = [torch.empty_like(p) for p in model.parameters() for _ in range(2 * (mode == TRAIN))]  # noqa: F841
-        step(model, x, mode)
-    except RuntimeError:  # out of memory, or more than 32-bit indices can reach
-        return False
-    finally:
-        model.zero_grad()
-        torch.cuda.set_per_process_memory_fraction(1., device)
-    return True
+    x = case._replace(batch_size=batch_size).images()
+    weights = sum(t.nbytes for t in chain(model.parameters(), model.buffers()))
+    others = torch.cuda.memory_allocated(device) - weights  # models that are measured after this one
+    moments = [torch.empty_like(p) for p in model.parameters() for _ in range(2 * (mode == TRAIN))]  # noqa: F841
+    torch.cuda.reset_peak_memory_stats(device)
+    step(model, x.to(device), mode, precision)
+    return torch.cuda.max_memory_allocated(device) - others
 
 
 def measure_cost(case: Case, cost: Cost, device: torch.device) -> None:
@@ -254,15 +244,16 @@ def measure_cost(case: Case, cost: Cost, device: torch.device) -> None:
             model.set_grad_checkpointing(False)
 
     if device.type == 'cuda':
+        n = cost.batch_size
         for mode in MODES:
-            cost.largest_batch[mode] = largest_batch(partial(fits_on_gpu, case, mode, device))
+            cost.peak_bytes[mode] = peak_bytes(case, mode, device, n)
+            per_image = (peak_bytes(case, mode, device, 2 * n) - cost.peak_bytes[mode]) / n
+            cost.largest_batch[mode] = largest_batch(cost.peak_bytes[mode] - n * per_image, per_image)
     else:
         weights = 4 * cost.params
-        per_image = {TRAIN: cost.saved_bytes[FP32], INFERENCE: inference_bytes(model, x)}
-        fixed = {TRAIN: 4 * weights, INFERENCE: weights}  # training has gradients and the two moments of Adam
-        for mode in MODES:
-            fitting = (BUDGET - fixed[mode]) / per_image[mode] * cost.batch_size
-            cost.largest_batch[mode] = max(0, int(fitting // 16 * 16))
+        cost.largest_batch = {  # training has gradients and the two moments of Adam
+            TRAIN: largest_batch(4 * weights, cost.saved_bytes[FP32] / cost.batch_size),
+            INFERENCE: largest_batch(weights, inference_bytes(model, x) / cost.batch_size)}
 
 
 def step_seconds(case: Case, speed: Speed, device: torch.device) -> float:
