@@ -1,18 +1,20 @@
 """Train by a recipe of timm's train.py, with all images in the memory of the device.
 
 Images of 28x28 are cropped, flipped and erased faster by a GPU, a batch at a time, than timm's data loaders bring them
-one by one. This script reads the same YAML, does the same to the images, and writes the same files: `summary.csv`, and
-`last.pth.tar` after each epoch. What it can't do, it refuses. Repeat the command to resume a training.
+one by one. This script reads the same YAML, and writes `summary.csv`, and `last.pth.tar` after each epoch. What it
+can't do, it refuses. Repeat the command to resume a training.
 
+Crops are drawn as in train.py, but a box that is too wide or too high is cut to the image, where timm draws another.
 All images of a folder must have the size of the recipe's `input_size`.
 """
 import argparse
 import math
+import pickle
 import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import timm
 import torch
@@ -39,7 +41,6 @@ NEEDED = (
     'model', 'num_classes', 'train_split', 'val_split', 'input_size', 'mean', 'std', 'batch_size',
     'validation_batch_size', 'scale', 'ratio', 'hflip', 'reprob', 'remode', 'epochs', 'opt', 'lr', 'weight_decay',
     'warmup_epochs', 'warmup_lr', 'min_lr', 'model_ema_decay', 'seed')
-OPTIONAL = 'model_kwargs', 'in_chans'
 WITHOUT_EFFECT = 'device_modules', 'workers', 'eval_metric', 'checkpoint_hist', 'recovery_interval', 'log_interval'
 ERASED_AREA, ERASED_RATIO = (0.02, 1 / 3), (0.3, 1 / 0.3)  # of timm's random erasing
 
@@ -51,12 +52,15 @@ def load_recipe(file: Path) -> Dict[str, Any]:
         OSError: It cannot be read.
         ValueError: It lacks a setting, or has one that this script can't do.
     """
-    recipe = yaml.safe_load(file.read_text(encoding='utf-8'))
+    try:
+        recipe = yaml.safe_load(file.read_text(encoding='utf-8'))
+    except yaml.YAMLError as error:
+        raise ValueError(f"'{file}' is no YAML: {error}") from error
     missing = [key for key in (*FIXED, *NEEDED) if key not in recipe]
     if missing:
         raise ValueError(f"'{file}' does not say {', '.join(missing)}: add it, or use timm's train.py.")
     foreign = [f'{key}: {value}' for key, value in recipe.items() if FIXED.get(key, value) != value
-               or key not in (*FIXED, *NEEDED, *OPTIONAL, *WITHOUT_EFFECT)]
+               or key not in (*FIXED, *NEEDED, 'model_kwargs', *WITHOUT_EFFECT)]
     if recipe['remode'] not in ('const', 'pixel'):
         foreign.append(f"remode: {recipe['remode']}")
     if foreign:
@@ -84,9 +88,16 @@ def load_images(data: Path, split: str, input_size: Tuple[int, int, int]) -> Tup
     return torch.stack([image for image, _ in pairs]), torch.tensor([label for _, label in pairs])
 
 
-def normalize(images: torch.Tensor, recipe: Dict[str, Any]) -> torch.Tensor:
-    mean, std = (torch.tensor(recipe[key], device=images.device).view(-1, 1, 1) for key in ('mean', 'std'))
-    return (images / 255 - mean) / std
+class Normalize(nn.Module):
+    """Images in 0 to 255 to those that the model takes."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        for key, values in ('mean', mean), ('std', std):
+            self.register_buffer(key, torch.tensor(values).view(-1, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (images / 255 - self.mean) / self.std
 
 
 def uniform(low: float, high: float, like: torch.Tensor) -> torch.Tensor:
@@ -137,17 +148,35 @@ def erase(images: torch.Tensor, probability: float, mode: str) -> torch.Tensor:
 
 @torch.inference_mode()
 def evaluate(
-        model: nn.Module, images: torch.Tensor, labels: torch.Tensor, recipe: Dict[str, Any]) -> Dict[str, float]:
+        model: nn.Module, normalize: Normalize, images: torch.Tensor, labels: torch.Tensor, batch_size: int
+) -> Dict[str, float]:
     """Loss, and top-1 and top-5 in percent."""
     logits = []
-    for batch in images.split(recipe['validation_batch_size']):
+    for batch in images.split(batch_size):
         with torch.autocast(batch.device.type, torch.bfloat16):
-            logits.append(model(normalize(batch, recipe).contiguous(memory_format=torch.channels_last)).float())
+            logits.append(model(normalize(batch).contiguous(memory_format=torch.channels_last)).float())
     logits = torch.cat(logits)
-    hits = logits.topk(5).indices == labels[:, None]
+    hits = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
     return dict(
         loss=F.cross_entropy(logits, labels).item(), top1=100 * hits[:, 0].float().mean().item(),
         top5=100 * hits.any(1).float().mean().item())
+
+
+def resume(file: Path, recipe: Dict[str, Any], device: torch.device) -> Dict[str, Any]:
+    """The checkpoint of an earlier run of the same training.
+
+    Raises:
+        ValueError: It is of another one.
+    """
+    try:
+        checkpoint = torch.load(file, map_location=device, weights_only=True)
+        same = checkpoint['args'] == recipe
+    except (pickle.UnpicklingError, KeyError):  # of train.py, whose arguments are an argparse.Namespace
+        same = False
+    if not same:
+        raise ValueError(
+            f"'{file.parent}' holds a training by another recipe or script: repeat that, or name another --experiment.")
+    return checkpoint
 
 
 def train(recipe: Dict[str, Any], data: Path, folder: Path, device: torch.device, initial: Optional[Path]) -> None:
@@ -156,18 +185,21 @@ def train(recipe: Dict[str, Any], data: Path, folder: Path, device: torch.device
     Raises:
         OSError: The images or the checkpoint cannot be read, or the folder not be written.
         RuntimeError: A folder has no images, or the loss is not finite.
-        ValueError: The images do not have the recipe's size.
+        ValueError: The images do not have the recipe's size or fill no batch, or the folder has another training.
     """
     random_seed(recipe['seed'])
     model = timm.create_model(
         recipe['model'], num_classes=recipe['num_classes'], in_chans=recipe['input_size'][0],
         checkpoint_path=str(initial or ''), **recipe.get('model_kwargs', {}))
     model.to(device, memory_format=torch.channels_last)
+    normalize = Normalize(recipe['mean'], recipe['std']).to(device)
     images, labels = (t.to(device) for t in load_images(data, recipe['train_split'], recipe['input_size']))
-    val_images, val_labels = (t.to(device) for t in load_images(data, recipe['val_split'], recipe['input_size']))
+    validation = [t.to(device) for t in load_images(data, recipe['val_split'], recipe['input_size'])]
 
     batch_size, epochs = recipe['batch_size'], recipe['epochs']
     updates = len(images) // batch_size  # of an epoch
+    if not updates:
+        raise ValueError(f'{len(images)} images do not fill a batch: give a batch_size of {len(images)} or less.')
     optimizer = create_optimizer_v2(model, recipe['opt'], recipe['lr'], recipe['weight_decay'])
     scheduler, _ = create_scheduler_v2(
         optimizer, 'cosine', epochs, min_lr=recipe['min_lr'], warmup_lr=recipe['warmup_lr'],
@@ -176,7 +208,7 @@ def train(recipe: Dict[str, Any], data: Path, folder: Path, device: torch.device
     criterion = LabelSmoothingCrossEntropy(0.1)  # as much as train.py's default
     file, start = folder / 'last.pth.tar', 0
     if file.exists():
-        checkpoint = torch.load(file, map_location=device, weights_only=True)
+        checkpoint = resume(file, recipe, device)
         model.load_state_dict(checkpoint['state_dict'])
         ema.module.load_state_dict(checkpoint['state_dict_ema'])
         optimizer.load_state_dict(checkpoint['optimizer'])
@@ -184,12 +216,12 @@ def train(recipe: Dict[str, Any], data: Path, folder: Path, device: torch.device
     scheduler.step_update(start * updates)
 
     for epoch in range(start, epochs):
-        random_seed(recipe['seed'], 1000 * (1 + epoch))  # an epoch is the same after a resumption
+        random_seed(recipe['seed'], 1000 * (1 + epoch))  # an epoch draws the same after a resumption
         began, total = time.perf_counter(), torch.zeros((), device=device)
         model.train()
         order = torch.randperm(len(images), device=device)[:updates * batch_size]
         for update, rows in enumerate(order.split(batch_size), 1 + epoch * updates):
-            batch = crop_and_flip(normalize(images[rows], recipe), recipe['scale'], recipe['ratio'], recipe['hflip'])
+            batch = crop_and_flip(normalize(images[rows]), recipe['scale'], recipe['ratio'], recipe['hflip'])
             batch = erase(batch, recipe['reprob'], recipe['remode']).contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.type, torch.bfloat16):
                 logits = model(batch)
@@ -202,11 +234,11 @@ def train(recipe: Dict[str, Any], data: Path, folder: Path, device: torch.device
             total += loss.detach()
         loss = total.item() / updates
         if not math.isfinite(loss):
-            raise RuntimeError(f'the loss in epoch {epoch} is {loss}: give a smaller lr.')
-        metrics = evaluate(ema.module, val_images, val_labels, recipe)
+            raise RuntimeError(f'the loss in epoch {epoch} is {loss}: give a smaller lr and another --experiment.')
+        metrics = evaluate(ema.module, normalize, *validation, recipe['validation_batch_size'])
         state = dict(
             epoch=epoch, arch=recipe['model'], args=recipe, state_dict=model.state_dict(),
-            state_dict_ema=ema.module.state_dict(), optimizer=optimizer.state_dict())
+            state_dict_ema=ema.module.state_dict(), optimizer=optimizer.state_dict(), version=2)  # as train.py's
         write_whole(file, partial(torch.save, state))
         update_summary(
             epoch, dict(loss=loss), metrics, folder / 'summary.csv', lr=optimizer.param_groups[0]['lr'],
@@ -227,6 +259,8 @@ def main() -> None:
         '--initial-checkpoint', type=Path, metavar='FILE', help='last.pth.tar of another training, to start from')
     add_device_argument(parser)
     args = parser.parse_args()
+    if args.initial_checkpoint and not args.initial_checkpoint.is_file():
+        parser.error(f"there is no file '{args.initial_checkpoint}': name a checkpoint.")
     torch.backends.cudnn.benchmark = True  # as timm's train.py
     try:
         recipe = load_recipe(args.config)

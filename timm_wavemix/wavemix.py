@@ -621,11 +621,11 @@ def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
 WEIGHTS = Path(__file__).parent / 'weights'  # those that come with the package
 
 
-def _fashion_mnist_cfg(variant: str) -> Dict[str, Any]:
+def _fashion_mnist_cfg(variant: str, channels: int = 3) -> Dict[str, Any]:
     """Of our own weights, trained on Fashion-MNIST."""
     return _cfg(
         file=str(WEIGHTS / f'{variant}.fashion_mnist.safetensors'),
-        input_size=(3, 28, 28), pool_size=(28, 28), mean=(0.2860, 0.2860, 0.2860), std=(0.3530, 0.3530, 0.3530),
+        input_size=(channels, 28, 28), pool_size=(28, 28), mean=(0.2860,) * channels, std=(0.3530,) * channels,
         label_names=(
             'T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat',
             'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot'))
@@ -659,7 +659,7 @@ default_cfgs = generate_default_cfgs({
     'wavemix_16_5.fashion_mnist': _fashion_mnist_cfg('wavemix_16_5'),
     'wavemix_32_5.fashion_mnist': _fashion_mnist_cfg('wavemix_32_5'),
     'wavemix_64_5.fashion_mnist': _fashion_mnist_cfg('wavemix_64_5'),
-    'wavemix_lite_8_5.untrained': _cfg(input_size=(1, 28, 28), pool_size=(28, 28), mean=(0.5,), std=(0.5,)),
+    'wavemix_lite_8_5.fashion_mnist': _fashion_mnist_cfg('wavemix_lite_8_5', channels=1),
     'wavemix_lite_128_7.fashion_mnist': _fashion_mnist_cfg('wavemix_lite_128_7'),
     'wavemix_lite_256_7.fashion_mnist': _fashion_mnist_cfg('wavemix_lite_256_7'),
     'wavemix_lite_256_7_s2.untrained': _cfg(num_classes=1000, input_size=(3, 256, 256), pool_size=(64, 64)),
@@ -673,6 +673,7 @@ default_cfgs = generate_default_cfgs({
     'wavemix_lite_192_16_p4.in1k': _official_cfg('ImageNet/wavemixlite_71.18.pth', **_P4),
     'wavemix_lite_192_16_p4.galaxy10': _official_cfg('galaxy10/galaxy_90.23.pth', **_P4, **_GALAXY10),
     'wavemix_192_16_l3_p4.in1k': _official_cfg('ImageNet/wavemix_192_16_75.06.pth', **_P4),
+    'wavemix_192_16_l3_p4.in1k_71_49': _official_cfg('ImageNet/imagenet_71.49.pth', **_P4),
     'wavemix_192_16_l3_p4.tiny_imagenet_128': _official_cfg(
         'tinyimagenet/tiny_78.76.pth', input_size=(3, 128, 128), pool_size=(32, 32), **_P4, **_TINY_IMAGENET),
     'wavemix_192_16_l3_p4.tiny_imagenet_64': _official_cfg(

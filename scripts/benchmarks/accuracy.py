@@ -1,7 +1,8 @@
 """Draw the accuracy of the models on Fashion-MNIST against their parameters and against their speed, as a PNG.
 
 Accuracies are those of hub_configs/*.fashion_mnist.yaml, and of docs/*.fashion_mnist.yaml for models that are trained
-for comparison but not shipped. Each file is named after its model in the benchmark. Parameters and images per second,
+for comparison but not shipped. Each file is named after its model in the benchmark, which measures those of the paper;
+others are left out. Parameters and images per second,
 of inference in fp32, are those that efficiency.py wrote with --json, for its first image size.
 """
 import argparse
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Dict
 import yaml
 
 from lib.measure import Cost, Results, Speed
-from lib.published import INFERENCE
+from lib.published import INFERENCE, PAPER
 from lib.report import BLUE, GREY, ROOT, docstring_body, output_file, require_matplotlib
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ def load_accuracies(root: Path = ROOT) -> Dict[str, float]:
     """Top-1 accuracy in percent by the model's name in the benchmark."""
     return {
         file.name.split('.')[0]: yaml.safe_load(file.read_text(encoding='utf-8'))['metrics']['top1']
-        for folder in ('hub_configs', 'docs') for file in sorted((root / folder).glob('*.fashion_mnist.yaml'))}
+        for folder in ('hub_configs', 'docs') for file in sorted((root / folder).glob('*.fashion_mnist.yaml'))
+        if file.name.split('.')[0] in PAPER}
 
 
 def load_results(report: Path) -> Results:

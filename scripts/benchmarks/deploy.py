@@ -37,7 +37,7 @@ from torch import nn
 from tqdm import tqdm
 
 import timm_wavemix  # noqa: F401  registers the models
-from lib.evaluate import load_split
+from lib.evaluate import image_mode, load_split
 from lib.report import (
     docstring_body,
     hardware_name,
@@ -62,7 +62,6 @@ BASELINE = '1f138ab'
 REFERENCE = 'onnx'
 SAME = {*PYTORCH, 'aoti', 'onnx-fp16', 'openvino', 'executorch'}  # the rows in float, as the reference
 TITLES = {BASELINE: f'PyTorch, eager, at {BASELINE}', **PYTORCH, **{name: r.title for name, r in RUNTIMES.items()}}
-INPUT_SIZE = 3, 28, 28
 BATCHES = 1, 64
 MIN_SECONDS = 0.3  # of the calls of a round
 Results = Dict[str, Dict[str, Dict[str, Any]]]  # by model and runtime
@@ -113,7 +112,7 @@ class Worker:
 def create(name: str) -> nn.Module:
     if name in PEERS:
         torch.manual_seed(0)
-        overlay = dict(input_size=INPUT_SIZE, crop_pct=1.)
+        overlay = dict(input_size=(3, 28, 28), crop_pct=1.)
         return timm.create_model(name, num_classes=10, pretrained_cfg_overlay=overlay).eval()
     return timm.create_model(name, pretrained=True).eval()
 
@@ -150,6 +149,7 @@ def measure_speed(
 ) -> Tuple[Dict[str, Dict[str, Any]], List[str]]:
     """Size, seconds and memory of a model in these runtimes, and a remark on each that fails."""
     workers, results, remarks = {}, {}, []
+    input_size = create(name).pretrained_cfg['input_size']
     calls: Dict[Tuple[str, int], int] = {}
     try:
         for runtime, file in files.items():
@@ -157,7 +157,7 @@ def measure_speed(
             results[runtime] = dict(bytes=file_size(file))
             try:
                 for n in BATCHES:
-                    shape = n, *INPUT_SIZE
+                    shape = n, *input_size
                     workers[runtime].ask(do='time', shape=shape, calls=3)  # warms up
                     seconds = min(workers[runtime].ask(do='time', shape=shape, calls=3))
                     calls[runtime, n] = max(1, round(MIN_SECONDS / seconds))
@@ -170,7 +170,7 @@ def measure_speed(
             seconds = {runtime: [] for runtime in workers}
             for _ in tqdm(range(rounds), desc=f'{name}, batch {n}', unit=' rounds', leave=False):
                 for runtime, worker in workers.items():
-                    seconds[runtime].append(worker.ask(do='time', shape=(n, *INPUT_SIZE), calls=calls[runtime, n]))
+                    seconds[runtime].append(worker.ask(do='time', shape=(n, *input_size), calls=calls[runtime, n]))
             for runtime, rows in seconds.items():
                 results[runtime][f'batch {n}'] = dict(
                     milliseconds=1e3 * float(np.median(np.concatenate(rows))),
@@ -194,7 +194,9 @@ def classify(runtime: str, name: str, file: Path, images: Path, step: int) -> Li
 def test_images(name: str, data: Path, folder: Path) -> Tuple[Path, List[int]]:
     """A file of all test images, preprocessed for a model, and their classes."""
     file = folder / f'{name}.npy'
-    dataset = load_split(data, 'test', transform=create_transform(**resolve_model_data_config(create(name))))
+    model = create(name)
+    transform = create_transform(**resolve_model_data_config(model))
+    dataset = load_split(data, 'test', transform=transform, input_img_mode=image_mode(model))
     pairs = [dataset[i] for i in tqdm(range(len(dataset)), desc='test images', unit=' images', leave=False)]
     np.save(file, np.stack([image.numpy() for image, _ in pairs]))
     return file, [label for _, label in pairs]

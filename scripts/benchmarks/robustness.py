@@ -13,17 +13,18 @@ import argparse
 import math
 import sys
 from pathlib import Path
-from typing import Dict
+from typing import Dict, Optional
 
 import timm
 import torch
 import torchvision
 from timm.data import create_transform, resolve_model_data_config
 from torch import nn
+from torch.utils.data import Subset
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from lib.evaluate import accuracy, load_split
+from lib.evaluate import accuracy, balanced_order, load_split
 from lib.report import (
     SOFTWARE,
     add_device_argument,
@@ -31,6 +32,7 @@ from lib.report import (
     hardware_name,
     markdown_table,
     output_file,
+    positive_int,
     report_header,
 )
 from timm_wavemix.hub import load_checkpoint
@@ -51,8 +53,23 @@ def corruptions() -> Dict[str, nn.Module]:
     }
 
 
-def corrupted_accuracy(model: nn.Module, corruption: nn.Module, data: Path, device: torch.device) -> float:
-    """Top-1 accuracy in percent on the corrupted images of the folder `test` of `data`.
+def corrupted_accuracy(
+        model: nn.Module,
+        corruption: nn.Module,
+        data: Path,
+        device: torch.device,
+        images: Optional[int] = None,
+        amp: bool = False,
+) -> float:
+    """Top-1 accuracy in percent on corrupted images of the folder `test` of `data`.
+
+    Args:
+        model: The model.
+        corruption: What is done to the images.
+        data: The folder.
+        device: Where to run the model.
+        images: How many, as many of each class, or all.
+        amp: Run the model in bf16 autocast.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -66,11 +83,14 @@ def corrupted_accuracy(model: nn.Module, corruption: nn.Module, data: Path, devi
         v2.Grayscale(config['input_size'][0]),  # as many equal channels
         create_transform(**config),
     ])
+    dataset = load_split(data, 'test', transform=transform, input_img_mode='L')
+    targets = [target for _, target in dataset.reader.samples]
     torch.manual_seed(SEED)
-    return accuracy(model, load_split(data, 'test', transform=transform, input_img_mode='L'), device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+        return accuracy(model, Subset(dataset, balanced_order(targets, SEED)[:images]), device)
 
 
-def markdown(results: Dict[str, Dict[str, float]], images: int, device: torch.device) -> str:
+def markdown(results: Dict[str, Dict[str, float]], images: int, device: torch.device, amp: bool = False) -> str:
     """The report: top-1 accuracies by model and corruption, and how they were measured."""
     columns = next(iter(results.values()))
     rows = [[f'`{name}`', *(f'{top1:.2f}' for top1 in results[name].values())] for name in results]
@@ -80,7 +100,8 @@ def markdown(results: Dict[str, Dict[str, float]], images: int, device: torch.de
             hardware_name(device),
             f'torchvision {torchvision.__version__}, {SOFTWARE}',
         ),
-        f'Top-1 accuracy in percent on {images:,} test images of Fashion-MNIST, seed {SEED}.',
+        f'Top-1 accuracy in percent on {images:,} test images of Fashion-MNIST, seed {SEED}'
+        f'{", in bf16 autocast" * amp}.',
         markdown_table(['model', *columns], rows),
         docstring_body(__doc__),
     ]) + '\n'
@@ -96,6 +117,9 @@ def main() -> None:
         help="checkpoint of timm's train.py to measure beside the models, such as that of a ResNet-18",
     )
     parser.add_argument('--use-ema', action='store_true', help='take the EMA weights of the checkpoint')
+    parser.add_argument(
+        '--images', type=positive_int, metavar='N', help='test images, as many of each class (default: all)')
+    parser.add_argument('--amp', action='store_true', help='bf16 autocast, much faster on some processors and GPUs')
     add_device_argument(parser)
     parser.add_argument(
         '--output', metavar='MD', type=output_file, default='robustness.md', help='report (default: %(default)s)')
@@ -104,7 +128,7 @@ def main() -> None:
         parser.error('--use-ema is of a --checkpoint: name one, or leave it out.')
 
     try:
-        images = len(load_split(args.data, 'test'))
+        images = min(args.images or sys.maxsize, len(load_split(args.data, 'test')))
         models = {
             name: timm.create_model(name, pretrained=True)
             for name in timm.list_models('*.fashion_mnist', module='wavemix', pretrained=True)}
@@ -120,9 +144,10 @@ def main() -> None:
             for name, model in models.items():
                 for title, corruption in corruptions().items():
                     progress.set_description(f'{name}, {title}')
-                    results[name][title] = corrupted_accuracy(model, corruption, args.data, args.device)
+                    results[name][title] = corrupted_accuracy(
+                        model, corruption, args.data, args.device, images, args.amp)
                     progress.update()
-        args.output.write_text(markdown(results, images, args.device), encoding='utf-8')
+        args.output.write_text(markdown(results, images, args.device, args.amp), encoding='utf-8')
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"{parser.prog}: {' '.join(str(error).split())}")
     print(args.output)

@@ -249,6 +249,13 @@ def test_benchmark_has_a_row_for_each_runtime_and_measures_nothing_twice(measure
     assert measure(*options)[0] == results
 
 
+def test_benchmark_takes_a_model_of_grey_images(measure):
+    results, _ = measure('--models', 'wavemix_lite_8_5', '--runtimes', 'eager', 'onnx', 'onnx-int8')
+    fp32, int8 = (results['wavemix_lite_8_5'][key] for key in ('onnx', 'onnx-int8'))
+    assert fp32['top1'] >= 80. and fp32['agreement'] == 100. and fp32['batch 64']['milliseconds'] > 0
+    assert int8['agreement'] >= 85.
+
+
 def test_benchmark_tells_what_fails_and_goes_on(measure, monkeypatch):
     def fail(*args):
         raise RuntimeError('no such operator\nat line 3')

@@ -60,6 +60,16 @@ def test_every_model_gets_the_same_grey_images_and_they_are_normalised(fashion_m
     assert first.min().item() == pytest.approx(-0.286 / 0.353, abs=1e-3)
 
 
+def test_a_part_of_the_images_has_all_classes_alike(fashion_mnist):
+    model = timm.create_model('resnet18', num_classes=10)
+    model.fc.bias.data[3] += 1000.  # predicts one class only
+    model.pretrained_cfg = timm.get_pretrained_cfg('wavemix_16_5').to_dict()
+    batches = []
+    model.register_forward_pre_hook(lambda module, args: batches.append(len(args[0])))
+    assert script.corrupted_accuracy(model, torch.nn.Identity(), fashion_mnist, CPU, images=20) == 10.
+    assert sum(batches) == 20
+
+
 def run(monkeypatch, capsys, *args):
     monkeypatch.setattr(sys, 'argv', ['robustness.py', *map(str, args)])
     try:
@@ -79,10 +89,13 @@ def test_table_has_a_row_for_every_shipped_model_and_the_checkpoint(monkeypatch,
         input_size=[3, 28, 28], crop_pct=1.0, mean=[0.286] * 3, std=[0.353] * 3, interpolation='')
     torch.save({'args': args, 'state_dict': resnet.state_dict()}, tmp_path / 'last.pth.tar')
     output = tmp_path / 'robustness.md'
-    options = fashion_mnist, '--checkpoint', tmp_path / 'last.pth.tar', '--device', 'cpu', '--output', output
+    options = (
+        fashion_mnist, '--checkpoint', tmp_path / 'last.pth.tar', '--amp', '--device', 'cpu',
+        '--output', output)
     assert run(monkeypatch, capsys, *options) == f'{output}\n'
     text = output.read_text(encoding='utf-8')
-    assert 'on 40 test images' in text and f'python robustness.py {fashion_mnist} --checkpoint ' in text
+    assert 'on 40 test images of Fashion-MNIST, seed 0, in bf16 autocast' in text
+    assert f'python robustness.py {fashion_mnist} --checkpoint ' in text
     header, _, *rows = [re.split(r' *\| *', line.strip('| ')) for line in re.findall(r'^\|.*', text, re.MULTILINE)]
     assert header == ['model', *script.corruptions()]
     table = {name.strip('`'): dict(zip(header[1:], map(float, values))) for name, *values in rows}

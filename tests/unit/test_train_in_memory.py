@@ -1,4 +1,5 @@
 """scripts/train_in_memory.py: what it does to images, and trainings that were cut off."""
+import argparse
 import sys
 
 import pytest
@@ -150,6 +151,8 @@ def test_a_checkpoint_is_one_of_train_py_and_starts_another_training(monkeypatch
     (dict(color_jitter=0.4), 'has color_jitter: 0.4, which'),
     (dict(remode='rand'), 'has remode: rand, which'),
     (dict(reprob=None), 'does not say reprob: add it'),
+    (dict(in_chans=3), 'has in_chans: 3, which'),
+    (dict(batch_size=31), '30 images do not fill a batch: give a batch_size of 30 or less'),
     (dict(input_size=[1, 32, 32]), 'an image of 28x28, and the recipe wants 32x32'),
     (dict(train_split='training'), "there is no folder '"),
     (dict(lr=1e9, warmup_epochs=0), 'give a smaller lr'),
@@ -160,9 +163,34 @@ def test_what_it_cannot_do_is_refused(monkeypatch, folder, recipe, changes, mess
     assert not (folder / 'out/refused/last.pth.tar').exists()
 
 
+@pytest.mark.parametrize('change', [dict(lr=0.001), None], ids=['recipe', 'script'])
+def test_a_folder_of_another_training_is_refused(monkeypatch, folder, recipe, change):
+    run(monkeypatch, recipe(), folder, 'first')
+    file = folder / 'out/first/last.pth.tar'
+    if change is None:  # as train.py writes it
+        torch.save({**torch.load(file, weights_only=True), 'args': argparse.Namespace(model='wavemix_lite_8_5')}, file)
+    before = file.read_bytes()
+    error = run(monkeypatch, recipe(**change or {}), folder, 'first')
+    assert 'holds a training by another recipe or script: repeat that, or name another --experiment.' in error
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize('text, message', [('a: [', 'is no YAML'), (None, 'No such file')], ids=['broken', 'missing'])
+def test_a_recipe_that_cannot_be_read_is_told(monkeypatch, folder, text, message):
+    if text:
+        (folder / 'recipe.yaml').write_text(text)
+    error = run(monkeypatch, folder / 'recipe.yaml', folder, 'refused')
+    assert message in error and '\n' not in error
+
+
+def test_a_missing_initial_checkpoint_is_told(monkeypatch, folder, recipe, capsys):
+    assert run(monkeypatch, recipe(), folder, 'first', '--initial-checkpoint', 'nowhere.pth') == 2
+    assert "there is no file 'nowhere.pth'" in capsys.readouterr().err
+
+
 def test_images_of_colour_keep_it(folder):
     Image.new('RGB', (28, 28), (255, 0, 51)).save(folder / 'train/class_0/0.png')
     images, labels = script.load_images(folder, 'train', (3, 28, 28))
     assert images.shape == (30, 3, 28, 28) and labels.tolist() == sorted(labels.tolist())
-    recipe = dict(mean=[0., 0.5, 0.2], std=[1., 1., 0.5])
-    assert script.normalize(images[:1], recipe)[0, :, 3, 3].tolist() == pytest.approx([1., -0.5, 0.], abs=1e-6)
+    normalize = script.Normalize([0., 0.5, 0.2], [1., 1., 0.5])
+    assert normalize(images[:1])[0, :, 3, 3].tolist() == pytest.approx([1., -0.5, 0.], abs=1e-6)

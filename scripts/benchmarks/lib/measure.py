@@ -207,21 +207,16 @@ def largest_batch(fixed: float, per_image: float) -> int:
     return max(0, int((BUDGET - fixed) / per_image // 16 * 16))
 
 
-def peak_bytes(
-        case: Case,
-        mode: str,
-        device: torch.device,
-        batch_size: int,
-        precision: str = BF16,
-) -> int:
-    """The most memory of a GPU that a step takes at one time, with the weights, and Adam's moments in training."""
+def peak_bytes(case: Case, mode: str, device: torch.device, batch_size: int) -> int:
+    """The most memory of a GPU that a step takes in mixed precision, with weights, and Adam's moments in training."""
     model = case.model.train(mode == TRAIN)
-    x = case._replace(batch_size=batch_size).images()
+    x = case._replace(batch_size=batch_size).images().to(device)
+    step(model, x, mode, BF16)  # cuDNN tries its algorithms, and their memory, in the first one
     weights = sum(t.nbytes for t in chain(model.parameters(), model.buffers()))
-    others = torch.cuda.memory_allocated(device) - weights  # models that are measured after this one
+    others = torch.cuda.memory_allocated(device) - weights - x.nbytes  # models that are measured after this one
     moments = [torch.empty_like(p) for p in model.parameters() for _ in range(2 * (mode == TRAIN))]  # noqa: F841
     torch.cuda.reset_peak_memory_stats(device)
-    step(model, x.to(device), mode, precision)
+    step(model, x, mode, BF16)
     return torch.cuda.max_memory_allocated(device) - others
 
 
@@ -243,13 +238,13 @@ def measure_cost(case: Case, cost: Cost, device: torch.device) -> None:
         finally:  # speed is measured without it
             model.set_grad_checkpointing(False)
 
-    if device.type == 'cuda':
+    if device.type == 'cuda' and BF16 in case.precisions:
         n = cost.batch_size
         for mode in MODES:
             cost.peak_bytes[mode] = peak_bytes(case, mode, device, n)
             per_image = (peak_bytes(case, mode, device, 2 * n) - cost.peak_bytes[mode]) / n
             cost.largest_batch[mode] = largest_batch(cost.peak_bytes[mode] - n * per_image, per_image)
-    else:
+    elif device.type != 'cuda':
         weights = 4 * cost.params
         cost.largest_batch = {  # training has gradients and the two moments of Adam
             TRAIN: largest_batch(4 * weights, cost.saved_bytes[FP32] / cost.batch_size),

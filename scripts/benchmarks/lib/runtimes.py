@@ -288,10 +288,12 @@ def calibration_images(folder: Path, model: 'nn.Module', count: int = CALIBRATIO
         ValueError: An image is smaller than those that the model takes: enlarged, it would be unlike them.
     """
     from timm.data import ImageDataset, create_transform, resolve_model_data_config
+
+    from .evaluate import image_mode
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder '{folder}': name one with training images.")
     config = resolve_model_data_config(model)
-    dataset = ImageDataset(str(folder))
+    dataset = ImageDataset(str(folder), input_img_mode=image_mode(model))
     transform = create_transform(**config)
     height, width = config['input_size'][1:]
     images = []
