@@ -13,6 +13,7 @@ import pickle
 import sys
 import time
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence, Tuple
 
@@ -28,8 +29,6 @@ from torch import nn
 from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
-import timm_wavemix  # noqa: F401  registers the models
-from benchmarks.lib import baselines  # noqa: F401  registers the models
 from benchmarks.lib.evaluate import load_split
 from benchmarks.lib.report import add_device_argument, write_whole
 
@@ -41,7 +40,8 @@ NEEDED = (
     'model', 'num_classes', 'train_split', 'val_split', 'input_size', 'mean', 'std', 'batch_size',
     'validation_batch_size', 'scale', 'ratio', 'hflip', 'reprob', 'remode', 'epochs', 'opt', 'lr', 'weight_decay',
     'warmup_epochs', 'warmup_lr', 'min_lr', 'model_ema_decay', 'seed')
-WITHOUT_EFFECT = 'device_modules', 'workers', 'eval_metric', 'checkpoint_hist', 'recovery_interval', 'log_interval'
+OPTIONAL = 'device_modules', 'model_kwargs'
+WITHOUT_EFFECT = 'workers', 'eval_metric', 'checkpoint_hist', 'recovery_interval', 'log_interval'
 ERASED_AREA, ERASED_RATIO = (0.02, 1 / 3), (0.3, 1 / 0.3)  # of timm's random erasing
 
 
@@ -60,7 +60,7 @@ def load_recipe(file: Path) -> Dict[str, Any]:
     if missing:
         raise ValueError(f"'{file}' does not say {', '.join(missing)}: add it, or use timm's train.py.")
     foreign = [f'{key}: {value}' for key, value in recipe.items() if FIXED.get(key, value) != value
-               or key not in (*FIXED, *NEEDED, 'model_kwargs', *WITHOUT_EFFECT)]
+               or key not in (*FIXED, *NEEDED, *OPTIONAL, *WITHOUT_EFFECT)]
     if recipe['remode'] not in ('const', 'pixel'):
         foreign.append(f"remode: {recipe['remode']}")
     if foreign:
@@ -183,10 +183,13 @@ def train(recipe: Dict[str, Any], data: Path, folder: Path, device: torch.device
     """Train to the end, from where `last.pth.tar` in the folder has it, else from the EMA weights of `initial`.
 
     Raises:
+        ImportError: A module that registers models is missing.
         OSError: The images or the checkpoint cannot be read, or the folder not be written.
         RuntimeError: A folder has no images, or the loss is not finite.
         ValueError: The images do not have the recipe's size or fill no batch, or the folder has another training.
     """
+    for module in recipe.get('device_modules', ()):  # they register models, as in train.py
+        import_module(module)
     random_seed(recipe['seed'])
     model = timm.create_model(
         recipe['model'], num_classes=recipe['num_classes'], in_chans=recipe['input_size'][0],
@@ -267,7 +270,7 @@ def main() -> None:
         folder = args.output / args.experiment
         folder.mkdir(parents=True, exist_ok=True)
         train(recipe, args.data_dir, folder, args.device, args.initial_checkpoint)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
         sys.exit(f"{parser.prog}: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         sys.exit(f'{parser.prog}: interrupted; the same command goes on from the last finished epoch.')

@@ -211,6 +211,22 @@ def test_memory_with_checkpointing_is_compared_with_resnet50_with_checkpointing(
     assert table[3][8] == '0.500' and table[3][11:] == ['1.00', '0.250']
 
 
+def test_peaks_of_a_gpu_stand_beside_the_papers():
+    costs = [
+        measure.Cost('resnet18_3x3', 64, 32, peak_bytes={'train': 2 << 30, 'inference': 1 << 29}),
+        measure.Cost('wavemix_lite_128_7', 64, 32, peak_bytes={'train': 1 << 30, 'inference': 1 << 28}),
+        measure.Cost('cct_128_4x4', 64, 32, error='out of memory: 1 GiB')]
+    (table,) = markdown_rows(script.peak_table(measure.Results(costs, []), 32))
+    papers = {name: script.PAPER[name].memory[32] for name in ('resnet18_3x3', 'wavemix_lite_128_7', 'cct_128_4x4')}
+    assert [row[0] for row in table[2:]] == [f'`{name}`' for name in papers]
+    resnet, wavemix, cct = (dict(zip(table[0], row)) for row in table[2:])
+    assert float(resnet['training (GiB)']) == 2 and float(resnet['training ÷ ResNet-18']) == 1
+    assert float(wavemix['training (GiB)']) == 1 and float(wavemix['inference (GiB)']) == 0.25
+    assert float(wavemix['training ÷ ResNet-18']) == 0.5
+    assert float(wavemix['paper']) == pytest.approx(papers['wavemix_lite_128_7'] / papers['resnet18_3x3'], rel=0.01)
+    assert cct['training (GiB)'] == cct['inference (GiB)'] == 'out of memory' and cct['training ÷ ResNet-18'] == '–'
+
+
 def test_other_implementations_are_compared_and_those_not_measured_have_a_dash():
     speeds = [
         measure.Speed(model, 64, 32, mode, 'fp32', seconds=[seconds]) for mode in script.MODES for model, seconds in (

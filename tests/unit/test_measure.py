@@ -44,6 +44,20 @@ def test_largest_batch_is_a_multiple_of_16_within_the_budget(most, expected):
     assert measure.largest_batch(2 * measure.BUDGET, 1.) == 0
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_cuda_peak_has_activations_weights_and_moments():
+    device = torch.device('cuda')
+    other = torch.empty(64 * 2 ** 20, dtype=torch.uint8, device=device)  # 64 MiB of another model
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4096, bias=False)).to(device)
+    weights = 4 * 3 * 32 * 32 * 4096  # bytes
+    case = measure.Case('linear', model, 2, 32)
+    inference, train = (measure.peak_bytes(case, mode, device, 2) for mode in (measure.INFERENCE, measure.TRAIN))
+    assert weights <= inference < 2.1 * weights  # autocast has a copy of half the size
+    assert 4 * weights <= train < 5.6 * weights  # with the gradient, in either precision, and the moments
+    assert measure.peak_bytes(case, measure.INFERENCE, device, 4) < 2.1 * weights
+    del other
+
+
 class Logged(nn.Module):
     def __init__(self, name, log):
         super().__init__()

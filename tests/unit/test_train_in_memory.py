@@ -1,6 +1,7 @@
 """scripts/train_in_memory.py: what it does to images, and trainings that were cut off."""
 import argparse
 import sys
+from importlib import import_module
 
 import pytest
 import timm
@@ -72,6 +73,8 @@ def test_one_box_of_an_image_is_erased(mode):
 @pytest.mark.parametrize('recipe', RECIPES, ids=lambda file: file.stem)
 def test_every_recipe_can_be_done(recipe):
     values = script.load_recipe(recipe)
+    for module in values['device_modules']:
+        import_module(module)
     model = timm.create_model(
         values['model'], num_classes=10, in_chans=values['input_size'][0], **values.get('model_kwargs', {}))
     assert model.num_classes == values['num_classes'] == 10
@@ -151,6 +154,7 @@ def test_a_checkpoint_is_one_of_train_py_and_starts_another_training(monkeypatch
     (dict(color_jitter=0.4), 'has color_jitter: 0.4, which'),
     (dict(remode='rand'), 'has remode: rand, which'),
     (dict(reprob=None), 'does not say reprob: add it'),
+    (dict(device_modules=['no_such_module']), "No module named 'no_such_module'"),
     (dict(in_chans=3), 'has in_chans: 3, which'),
     (dict(batch_size=31), '30 images do not fill a batch: give a batch_size of 30 or less'),
     (dict(input_size=[1, 32, 32]), 'an image of 28x28, and the recipe wants 32x32'),
