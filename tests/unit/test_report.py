@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from lib import report
+from lib.runtimes import RUNTIMES
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='only Linux ends processes that take too much memory')
@@ -39,6 +40,11 @@ def test_command_line_can_be_repeated(monkeypatch):
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     monkeypatch.setattr(sys, 'argv', [str(report.ROOT / 'scripts' / 'demo.py'), '--output', 'my demo.png'])
     assert report.command_line() == "MALLOC_MMAP_MAX_=0 OMP_NUM_THREADS=1 python scripts/demo.py --output 'my demo.png'"
+
+
+def test_there_are_colours_for_every_runtime():
+    styles = list(report.marker_styles(['eager', *RUNTIMES]))
+    assert len({style['color'] for style in styles}) == 1 + len(RUNTIMES)
 
 
 def test_points_of_families_look_different():

@@ -18,7 +18,7 @@ import timm_wavemix
 
 # colours that the colour-blind can tell apart
 BLUE, ORANGE, GREY = '#0072b2', '#d55e00', '#999999'
-COLORS = BLUE, '#56b4e9', ORANGE, '#e69f00', '#000000', GREY, '#009e73', '#cc79a7'
+COLORS = BLUE, '#56b4e9', ORANGE, '#e69f00', '#000000', GREY, '#009e73', '#cc79a7', '#882255', '#999933'
 MARKERS = 'o^sDvP*Xp<'
 SOFTWARE = f'torch {torch.__version__}, timm {timm.__version__}, timm-wavemix {timm_wavemix.__version__}'
 ROOT = Path(__file__).parents[3]  # of the repository
