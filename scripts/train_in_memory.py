@@ -80,7 +80,7 @@ def load_images(data: Path, split: str, input_size: Tuple[int, int, int]) -> Tup
     """
     dataset = load_split(data, split, transform=pil_to_tensor, input_img_mode='L' if input_size[0] == 1 else 'RGB')
     pairs = [dataset[i] for i in tqdm(range(len(dataset)), desc=split, unit=' images', leave=False)]
-    wrong = next((list(image.shape[1:]) for image, _ in pairs if list(image.shape[1:]) != list(input_size[1:])), None)
+    wrong = next((image.shape[1:] for image, _ in pairs if image.shape[1:] != tuple(input_size[1:])), None)
     if wrong:
         raise ValueError(
             f"'{data / split}' has an image of {wrong[0]}x{wrong[1]}, and the recipe wants "

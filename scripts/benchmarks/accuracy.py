@@ -2,8 +2,8 @@
 
 Accuracies are those of hub_configs/*.fashion_mnist.yaml, and of docs/*.fashion_mnist.yaml for models that are trained
 for comparison but not shipped. Each file is named after its model in the benchmark, which measures those of the paper;
-others are left out. Parameters and images per second,
-of inference in fp32, are those that efficiency.py wrote with --json, for its first image size.
+others are left out. Parameters and images per second, of inference in fp32, are those that efficiency.py wrote with
+--json, for its first image size.
 """
 import argparse
 import json

@@ -53,7 +53,7 @@ from tqdm import tqdm
 import lib.baselines  # noqa: F401  registers the models
 import timm_wavemix  # noqa: F401  registers the models
 from lib.ablation import TransformBlock, TransformLiteBlock, variants
-from lib.evaluate import accuracy, balanced_order, load_split
+from lib.evaluate import accuracy, balanced_subset, load_split
 from lib.measure import BF16, PRECISIONS
 from lib.published import FAMILIES, TOP1
 from lib.report import (
@@ -65,6 +65,7 @@ from lib.report import (
     limit_memory,
     markdown_table,
     marker_styles,
+    number_or_all,
     output_file,
     positive_float,
     positive_int,
@@ -186,19 +187,6 @@ def create(run: Run, num_classes: int, image_size: int) -> nn.Module:
     if timm.get_pretrained_cfg(run.model).fixed_input_size:
         kwargs['img_size'] = image_size
     return timm.create_model(run.model, **kwargs)
-
-
-def balanced_subset(dataset: ImageDataset, images: Optional[int], seed: int) -> Subset:
-    """So many images of a data set, drawn at random, as many of each class as there are, or all for None.
-
-    Raises:
-        ValueError: There are not so many.
-    """
-    targets = [target for _, target in dataset.reader.samples]
-    if images is not None and images > len(targets):
-        raise ValueError(
-            f"'{dataset.reader.root}' has {len(targets)} images, not {images}: ask for no more, or for 'all'.")
-    return Subset(dataset, balanced_order(targets, seed)[:images])
 
 
 class Data(NamedTuple):
@@ -595,10 +583,6 @@ def draw(runs: Sequence[Run], rows: Sequence[Row], settings: Settings) -> 'Figur
             chart.grid(color='#dddddd')
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc='outside right center')
     return figure
-
-
-def number_or_all(text: str) -> Optional[int]:
-    return None if text == 'all' else positive_int(text)
 
 
 def parse_args() -> argparse.Namespace:

@@ -20,19 +20,18 @@ import torch
 import torchvision
 from timm.data import create_transform, resolve_model_data_config
 from torch import nn
-from torch.utils.data import Subset
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from lib.evaluate import accuracy, balanced_order, load_split
+from lib.evaluate import accuracy, balanced_subset, load_split
 from lib.report import (
     SOFTWARE,
     add_device_argument,
     docstring_body,
     hardware_name,
     markdown_table,
+    number_or_all,
     output_file,
-    positive_int,
     report_header,
 )
 from timm_wavemix.hub import load_checkpoint
@@ -83,11 +82,10 @@ def corrupted_accuracy(
         v2.Grayscale(config['input_size'][0]),  # as many equal channels
         create_transform(**config),
     ])
-    dataset = load_split(data, 'test', transform=transform, input_img_mode='L')
-    targets = [target for _, target in dataset.reader.samples]
+    dataset = balanced_subset(load_split(data, 'test', transform=transform, input_img_mode='L'), images, SEED)
     torch.manual_seed(SEED)
     with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-        return accuracy(model, Subset(dataset, balanced_order(targets, SEED)[:images]), device)
+        return accuracy(model, dataset, device)
 
 
 def markdown(results: Dict[str, Dict[str, float]], images: int, device: torch.device, amp: bool = False) -> str:
@@ -118,7 +116,8 @@ def main() -> None:
     )
     parser.add_argument('--use-ema', action='store_true', help='take the EMA weights of the checkpoint')
     parser.add_argument(
-        '--images', type=positive_int, metavar='N', help='test images, as many of each class (default: all)')
+        '--images', type=number_or_all, default='all', metavar='N',
+        help="test images, as many of each class, or 'all' (default: %(default)s)")
     parser.add_argument('--amp', action='store_true', help='bf16 autocast, much faster on some processors and GPUs')
     add_device_argument(parser)
     parser.add_argument(
@@ -128,7 +127,7 @@ def main() -> None:
         parser.error('--use-ema is of a --checkpoint: name one, or leave it out.')
 
     try:
-        images = min(args.images or sys.maxsize, len(load_split(args.data, 'test')))
+        images = len(balanced_subset(load_split(args.data, 'test'), args.images, SEED))
         models = {
             name: timm.create_model(name, pretrained=True)
             for name in timm.list_models('*.fashion_mnist', module='wavemix', pretrained=True)}

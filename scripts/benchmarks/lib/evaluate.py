@@ -1,12 +1,12 @@
 """Images of a split, and the top-1 accuracy of a model on them."""
 from collections import Counter
 from pathlib import Path
-from typing import Any, List, Sequence, Union
+from typing import Any, List, Optional, Sequence, Union
 
 import torch
 from timm.data import ImageDataset, create_dataset, resolve_model_data_config
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 
@@ -41,6 +41,19 @@ def balanced_order(targets: Sequence[int], seed: int) -> List[int]:
         rank[i] = drawn[targets[i]]
         drawn[targets[i]] += 1
     return sorted(rank, key=rank.get)
+
+
+def balanced_subset(dataset: ImageDataset, images: Optional[int], seed: int) -> Subset:
+    """So many images of a data set, drawn at random, as many of each class as there are, or all for None.
+
+    Raises:
+        ValueError: There are not so many.
+    """
+    targets = [target for _, target in dataset.reader.samples]
+    if images is not None and images > len(targets):
+        raise ValueError(
+            f"'{dataset.reader.root}' has {len(targets)} images, not {images}: ask for no more, or for 'all'.")
+    return Subset(dataset, balanced_order(targets, seed)[:images])
 
 
 def image_mode(model: nn.Module) -> str:

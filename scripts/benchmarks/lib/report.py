@@ -33,6 +33,10 @@ def positive_int(text: str) -> int:
     return number
 
 
+def number_or_all(text: str) -> Optional[int]:
+    return None if text == 'all' else positive_int(text)
+
+
 def positive_float(text: str) -> float:
     number = float(text)
     if not 0 < number < math.inf:
