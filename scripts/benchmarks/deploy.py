@@ -264,7 +264,8 @@ def draw(results: Results) -> 'Figure':
         if runtime == 'onnx':
             ax.annotate(name, point, xytext=(6, 6), textcoords='offset points')
     ax.set(xscale='log', xlabel='one image (ms)', ylabel='top-1 on the test images (%)')
-    ax.legend()
+    if points:
+        ax.legend()
     return figure
 
 
@@ -317,11 +318,17 @@ def main() -> None:
             for name in tqdm(args.models, unit=' models'):
                 # a rerun does not try again what has failed
                 runtimes = [key for key in available if f'{name} in {TITLES[key]}' not in report['remarks']]
-                files, remarks = write_files(name, runtimes, args.data, folder)
-                if args.baseline and name in SHIPPED:
-                    files = {BASELINE: folder / f'{name}.safetensors', **files}
+                timed = [BASELINE, *runtimes] if args.baseline and name in SHIPPED else runtimes
                 measured = results.setdefault(name, {})
-                if args.skip != 'speed' and any('batch 1' not in measured.get(runtime, {}) for runtime in files):
+                speed = args.skip != 'speed' and any('batch 1' not in measured.get(key, {}) for key in timed)
+                classified = [
+                    key for key in runtimes
+                    if args.skip != 'accuracy' and name in SHIPPED
+                    and not {'top1', 'agreement'} & measured.get(key, {}).keys()]
+                files, remarks = write_files(name, runtimes if speed else classified, args.data, folder)
+                if speed:
+                    if BASELINE in timed:
+                        files[BASELINE] = folder / f'{name}.safetensors'
                     speeds, failures = measure_speed(name, files, args.rounds, args.baseline)
                     remarks += failures
                     for runtime, result in speeds.items():
@@ -329,29 +336,26 @@ def main() -> None:
                     files = {runtime: file for runtime, file in files.items() if runtime in speeds}
                 report['remarks'].update({remark.partition(':')[0]: remark for remark in remarks})
                 write_text_whole(args.json, json.dumps(report))
-                if args.skip != 'accuracy' and name in SHIPPED:
-                    images, labels = None, []
-                    for runtime in sorted(files, key=lambda runtime: runtime != REFERENCE):  # which is the first
-                        result = measured.setdefault(runtime, {})
-                        if 'top1' in result or 'agreement' in result or runtime == BASELINE:
-                            continue
-                        if images is None:
-                            images, labels = test_images(name, args.data, Path(temporary))
-                        step = 10 if runtime in SAME else 1
-                        try:
-                            classes = classify(runtime, name, files[runtime], images, step)
-                        except RuntimeError as error:
-                            key = f'{name} in {TITLES[runtime]}'
-                            report['remarks'][key] = f'{key}: {error}'
-                            continue
-                        if runtime == REFERENCE:
-                            report['classes'][name] = ''.join(map(str, classes))
-                        if step == 1:
-                            result['top1'] = percentage(classes, labels)
-                        if name in report['classes']:
-                            expected = list(map(int, report['classes'][name]))
-                            result['agreement'] = percentage(classes, expected[::step])
-                        write_text_whole(args.json, json.dumps(report))
+                images, labels = None, []
+                for runtime in sorted(files.keys() & set(classified), key=lambda runtime: runtime != REFERENCE):
+                    if images is None:
+                        images, labels = test_images(name, args.data, Path(temporary))
+                    result = measured.setdefault(runtime, {})
+                    step = 10 if runtime in SAME else 1
+                    try:
+                        classes = classify(runtime, name, files[runtime], images, step)
+                    except RuntimeError as error:
+                        key = f'{name} in {TITLES[runtime]}'
+                        report['remarks'][key] = f'{key}: {error}'
+                        continue
+                    if runtime == REFERENCE:
+                        report['classes'][name] = ''.join(map(str, classes))
+                    if step == 1:
+                        result['top1'] = percentage(classes, labels)
+                    if name in report['classes']:  # the reference is the first
+                        expected = list(map(int, report['classes'][name]))
+                        result['agreement'] = percentage(classes, expected[::step])
+                    write_text_whole(args.json, json.dumps(report))
         picture = args.output.with_suffix('.png')
         draw(results).savefig(picture)
         args.output.write_text(markdown(
