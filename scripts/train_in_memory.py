@@ -70,15 +70,24 @@ def load_recipe(file: Path) -> Dict[str, Any]:
 
 # Images
 
-def load_images(data: Path, split: str, input_size: Tuple[int, int, int]) -> Tuple[torch.Tensor, torch.Tensor]:
+def load_images(
+        data: Path,
+        split: str,
+        input_size: Tuple[int, int, int],
+        num_classes: int,
+) -> Tuple[torch.Tensor, torch.Tensor]:
     """All images of a split `(N, C, H, W)` in 0 to 255, and their classes.
 
     Raises:
         FileNotFoundError: There is no such folder.
         RuntimeError: The folder has no images.
-        ValueError: The images do not have this size.
+        ValueError: The images do not have this size, or are of another number of classes.
     """
     dataset = load_split(data, split, transform=pil_to_tensor, input_img_mode='L' if input_size[0] == 1 else 'RGB')
+    found = len(dataset.reader.class_to_idx)
+    if found != num_classes:
+        raise ValueError(
+            f"'{data / split}' has {found} classes, and the recipe's num_classes is {num_classes}: change one of them.")
     pairs = [dataset[i] for i in tqdm(range(len(dataset)), desc=split, unit=' images', leave=False)]
     wrong = next((image.shape[1:] for image, _ in pairs if image.shape[1:] != tuple(input_size[1:])), None)
     if wrong:
@@ -186,7 +195,7 @@ def train(recipe: Dict[str, Any], data: Path, folder: Path, device: torch.device
         ImportError: A module that registers models is missing.
         OSError: The images or the checkpoint cannot be read, or the folder not be written.
         RuntimeError: A folder has no images, or the loss is not finite.
-        ValueError: The images do not have the recipe's size or fill no batch, or the folder has another training.
+        ValueError: The images do not fit the recipe or fill no batch, or the folder has another training.
     """
     for module in recipe.get('device_modules', ()):  # they register models, as in train.py
         import_module(module)
@@ -196,8 +205,9 @@ def train(recipe: Dict[str, Any], data: Path, folder: Path, device: torch.device
         checkpoint_path=str(initial or ''), **recipe.get('model_kwargs', {}))
     model.to(device, memory_format=torch.channels_last)
     normalize = Normalize(recipe['mean'], recipe['std']).to(device)
-    images, labels = (t.to(device) for t in load_images(data, recipe['train_split'], recipe['input_size']))
-    validation = [t.to(device) for t in load_images(data, recipe['val_split'], recipe['input_size'])]
+    (images, labels), validation = (
+        [t.to(device) for t in load_images(data, recipe[split], recipe['input_size'], recipe['num_classes'])]
+        for split in ('train_split', 'val_split'))
 
     batch_size, epochs = recipe['batch_size'], recipe['epochs']
     updates = len(images) // batch_size  # of an epoch

@@ -158,6 +158,7 @@ def test_a_checkpoint_is_one_of_train_py_and_starts_another_training(monkeypatch
     (dict(in_chans=3), 'has in_chans: 3, which'),
     (dict(batch_size=31), '30 images do not fill a batch: give a batch_size of 30 or less'),
     (dict(input_size=[1, 32, 32]), 'an image of 28x28, and the recipe wants 32x32'),
+    (dict(num_classes=4), "train' has 5 classes, and the recipe's num_classes is 4: change one of them"),
     (dict(train_split='training'), "there is no folder '"),
     (dict(lr=1e9, warmup_epochs=0), 'give a smaller lr'),
 ], ids=str)
@@ -194,7 +195,7 @@ def test_a_missing_initial_checkpoint_is_told(monkeypatch, folder, recipe, capsy
 
 def test_images_of_colour_keep_it(folder):
     Image.new('RGB', (28, 28), (255, 0, 51)).save(folder / 'train/class_0/0.png')
-    images, labels = script.load_images(folder, 'train', (3, 28, 28))
+    images, labels = script.load_images(folder, 'train', (3, 28, 28), 5)
     assert images.shape == (30, 3, 28, 28) and labels.tolist() == sorted(labels.tolist())
     normalize = script.Normalize([0., 0.5, 0.2], [1., 1., 0.5])
     assert normalize(images[:1])[0, :, 3, 3].tolist() == pytest.approx([1., -0.5, 0.], abs=1e-6)
