@@ -1,6 +1,6 @@
 """Clone timm's repository at the tag of the installed timm.
 
-timm's wheel lacks its scripts, such as train.py. The tests of them (tests/test_timm_scripts.py) take the clone from the
+timm's wheel lacks its scripts, such as train.py. The tests of them (tests/integration/test_timm_scripts.py) take the clone from the
 environment variable TIMM_CHECKOUT.
 """
 import argparse

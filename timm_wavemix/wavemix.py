@@ -638,6 +638,7 @@ def _official_cfg(filename: str, **kwargs: Any) -> Dict[str, Any]:
         'num_classes': 1000, 'input_size': (3, 224, 224), 'pool_size': (56, 56),
         'mean': IMAGENET_DEFAULT_MEAN, 'std': IMAGENET_DEFAULT_STD,
         'origin_url': 'https://github.com/pranavphoenix/WaveMix',
+        'license': None,  # the authors state none for weights
         'paper_ids': 'arXiv:2205.14375',
         'paper_name': 'WaveMix: A Resource-efficient Neural Network for Image Analysis',
         **kwargs
