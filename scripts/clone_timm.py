@@ -1,7 +1,7 @@
 """Clone timm's repository at the tag of the installed timm.
 
-timm's wheel lacks its scripts, such as train.py. The tests of them (tests/integration/test_timm_scripts.py) take the clone from the
-environment variable TIMM_CHECKOUT.
+timm's wheel lacks its scripts, such as train.py. The tests of them (tests/integration/test_timm_scripts.py) take the
+clone from the environment variable TIMM_CHECKOUT.
 """
 import argparse
 import shlex

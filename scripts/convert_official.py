@@ -21,7 +21,7 @@ from torch import nn
 from torchvision.datasets import CIFAR10
 
 from benchmarks.lib.evaluate import accuracy
-from benchmarks.lib.reference import authors_class
+from benchmarks.lib.reference import authors_model
 from timm_wavemix import hub
 from timm_wavemix.cards import hub_configs, read_facts, registered_cfg
 
@@ -59,28 +59,23 @@ def convert(name: str, folder: Path, repo_id: str, checkpoint: Optional[Path] = 
         shutil.copytree(temporary, folder, dirs_exist_ok=True)
 
 
-def authors_model(model: nn.Module) -> nn.Module:
+def counterpart(model: nn.Module) -> nn.Module:
     """The model of the authors' package that one of ours is, with random weights."""
     convs = [module for module in model.stem if isinstance(module, nn.Conv2d)]
     stem = (
         dict(initial_conv='pachify', patch_size=convs[2].kernel_size[0]) if len(convs) == 3 else
         dict(initial_conv='strided', stride=convs[0].stride[0]))
-    return authors_class()(
-        num_classes=model.num_classes, depth=len(model.blocks), level=model.levels, final_dim=model.num_features,
-        ff_channel=model.num_features, **stem)
+    return authors_model(
+        torch.device('cpu'), num_classes=model.num_classes, depth=len(model.blocks), level=model.levels,
+        final_dim=model.num_features, ff_channel=model.num_features, **stem)
 
 
-def logit_error(name: str, file: Path) -> float:
-    """Difference between our logits and those of the authors' package, as a share of the norm of theirs.
-
-    Raises:
-        ValueError: The file is not of this model.
-    """
-    model = hub.load_source(name, weights=file).model
-    theirs = authors_model(model)
+def logit_error(model: nn.Module, file: Path) -> float:
+    """Difference between our logits and those of the authors' package, as a share of the norm of theirs."""
+    theirs = counterpart(model)
     weights = torch.load(file, map_location='cpu', weights_only=True)
     theirs.load_state_dict(weights.get('state_dict', weights))
-    images = torch.randn(2, *registered_cfg(name).input_size, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, *model.pretrained_cfg['input_size'], generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = theirs.eval()(images)
         return ((model(images) - expected).norm() / expected.norm()).item()
@@ -102,11 +97,11 @@ def verify(names: List[str], data: Path) -> bool:
     all_right = True
     for name in names:
         file = hub.fetch_weights(name)
-        error = logit_error(name, file)
+        model = hub.load_source(name, weights=file).model
+        error = logit_error(model, file)
         right = error <= MAX_LOGIT_ERROR
         line = f"{name}: logits {'are' if right else 'are NOT'} those of the authors' package (error {error:.1e})"
         if name.endswith('.cifar10'):
-            model = hub.load_source(name, weights=file).model
             transform = create_transform(**resolve_model_data_config(model))
             top1 = accuracy(model, CIFAR10(data, train=False, download=True, transform=transform))
             claim = float(read_facts(hub_configs() / f'{name}.yaml')['metrics']['top1'])

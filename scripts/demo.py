@@ -105,7 +105,7 @@ def draw(results: List[Result], matrix: torch.Tensor, names: Sequence[str], titl
 
     for result, ax in zip(results, left.subplots(3, 4).flat):
         color = BLUE if result.right else ORANGE
-        ax.imshow(result.image, interpolation='nearest')
+        ax.imshow(result.image, cmap='gray', interpolation='nearest')
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set(color=color, linewidth=2)
         ax.set_title(f'label: {result.label}', fontsize=10)

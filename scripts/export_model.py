@@ -31,7 +31,7 @@ def load(name: str, use_ema: bool = False) -> nn.Module:
         ValueError: The name is that of no model with weights.
     """
     if Path(name).is_file():
-        model, _ = load_checkpoint(Path(name), use_ema)
+        model = load_checkpoint(Path(name), use_ema)
         return model.eval()
     if not timm.is_model_pretrained(name):
         reason = 'has no weights' if timm.is_model(name) else 'is neither a model nor a file'

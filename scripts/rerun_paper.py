@@ -132,8 +132,8 @@ def create_model(model: str, recipe: Recipe) -> torch.nn.Module:
     channels = recipe.settings['input_size'][0]
     result = timm.create_model(
         model, in_chans=channels, num_classes=recipe.settings['num_classes'], **model_kwargs(model, recipe))
-    first = next(p for p in result.parameters() if p.dim() == 4)
-    if first.shape[1] != channels:
+    first = next((p for p in result.parameters() if p.dim() == 4), None)  # None in vit-pytorch's ViT
+    if first is not None and first.shape[1] != channels:
         raise ValueError(
             f'{model} takes images of {first.shape[1]} channels, and {recipe.file.name} has {channels}: name a model '
             'that takes in_chans.')
@@ -244,7 +244,8 @@ def train(model: str, recipe: Recipe, seed: int, args: argparse.Namespace) -> fl
     top1 = last_top1(experiment, args.epochs)
     if status or top1 is None:
         lines = [line for line in (experiment / 'train.log').read_text(encoding='utf-8').splitlines() if line.strip()]
-        raise RuntimeError(f'train.py failed ({lines[-1]}): {experiment / "train.log"} has the rest.')
+        reason = lines[-1] if lines else f'status {status}'
+        raise RuntimeError(f'train.py failed ({reason}): {experiment / "train.log"} has the rest.')
     return top1
 
 

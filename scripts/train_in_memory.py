@@ -40,6 +40,7 @@ NEEDED = (
     'model', 'num_classes', 'train_split', 'val_split', 'input_size', 'mean', 'std', 'batch_size',
     'validation_batch_size', 'scale', 'ratio', 'hflip', 'reprob', 'remode', 'epochs', 'opt', 'lr', 'weight_decay',
     'warmup_epochs', 'warmup_lr', 'min_lr', 'model_ema_decay', 'seed')
+TEXTS = 'model', 'train_split', 'val_split', 'remode', 'opt'  # the others are numbers, or lists of numbers
 OPTIONAL = 'device_modules', 'model_kwargs'
 WITHOUT_EFFECT = 'workers', 'eval_metric', 'checkpoint_hist', 'recovery_interval', 'log_interval'
 ERASED_AREA, ERASED_RATIO = (0.02, 1 / 3), (0.3, 1 / 0.3)  # of timm's random erasing
@@ -56,9 +57,14 @@ def load_recipe(file: Path) -> Dict[str, Any]:
         recipe = yaml.safe_load(file.read_text(encoding='utf-8'))
     except yaml.YAMLError as error:
         raise ValueError(f"'{file}' is no YAML: {error}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"'{file}' has no settings: name a recipe, such as one of scripts/recipes.")
     missing = [key for key in (*FIXED, *NEEDED) if key not in recipe]
     if missing:
         raise ValueError(f"'{file}' does not say {', '.join(missing)}: add it, or use timm's train.py.")
+    texts = [f'{key}: {recipe[key]}' for key in NEEDED if isinstance(recipe[key], str) and key not in TEXTS]
+    if texts:  # YAML takes 1e-3 for one
+        raise ValueError(f"'{file}' has {', '.join(texts)}, which is no number to YAML: write it as 0.001.")
     foreign = [f'{key}: {value}' for key, value in recipe.items() if FIXED.get(key, value) != value
                or key not in (*FIXED, *NEEDED, *OPTIONAL, *WITHOUT_EFFECT)]
     if recipe['remode'] not in ('const', 'pixel'):

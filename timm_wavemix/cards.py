@@ -455,9 +455,10 @@ def _usage(model: IsotropicNet, repo_id: str) -> List[str]:
 def _comparison(model: IsotropicNet, name: str, facts: Dict[str, Any]) -> List[str]:
     """Table of the model and of the published ones of the same dataset."""
     rows: List[Tuple[str, nn.Module, Dict[str, Any]]] = [(name, model, facts)]
+    dataset = facts.get('dataset', {}).get('name')
     for file in sorted(hub_configs().glob('*.yaml')):
         others = read_facts(file)
-        if file.stem != name and others['dataset']['name'] == facts.get('dataset', {}).get('name'):
+        if file.stem != name and dataset and others.get('dataset', {}).get('name') == dataset:
             rows.append((file.stem, timm.create_model(file.stem, device='meta'), others))
     lines = ['| model | params (M) | image size | top-1 (%) | top-1 by |', '|---|---|---|---|---|']
     for row_name, row_model, row_facts in rows:

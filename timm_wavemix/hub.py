@@ -121,21 +121,37 @@ def _blame(what: str) -> Iterator[None]:
         raise ValueError(f'{what}: {_reason(error)}') from error
 
 
+def _is_name(source: str) -> bool:
+    """Whether it is the name of a model, not a path.
+
+    Raises:
+        ValueError: It is both.
+    """
+    if not timm.is_model(source):
+        return False
+    if Path(source).exists():
+        raise ValueError(
+            f"'{source}' is a model and a path here: write './{source}' for the path, or run this in another "
+            'folder for the model.')
+    return True
+
+
 def load_source(source: str, use_ema: bool = False, weights: Optional[Path] = None) -> Source:
     """Load what is to be published.
 
     Args:
         source: Name of a registered model with weights, a checkpoint of timm's train.py, or a folder of
-            `timm.models.save_for_hf`. A name goes before a path.
+            `timm.models.save_for_hf`.
         use_ema: Take the EMA weights of a checkpoint.
         weights: File of the weights of a name, in place of the package's or the Hub's.
 
     Raises:
         OSError: There is no such file, or it cannot be read.
-        ValueError: `source` is none of the three, or not of a model of this package, its weights are damaged, a pickle
-            that would run code, not of this model or not finite, or it has none of the kind asked for.
+        ValueError: `source` is none of the three or two of them, or not of a model of this package, its weights are
+            damaged, a pickle that would run code, not of this model or not finite, or it has none of the kind asked
+            for.
     """
-    if timm.is_model(source):
+    if _is_name(source):
         loaded = _load_name(source, weights)
     elif Path(source).is_dir():
         loaded = _load_folder(Path(source))
@@ -151,7 +167,7 @@ def load_source(source: str, use_ema: bool = False, weights: Optional[Path] = No
     return loaded
 
 
-def load_checkpoint(file: Path, use_ema: bool = False) -> Tuple[nn.Module, Dict[str, Any]]:
+def load_checkpoint(file: Path, use_ema: bool = False) -> nn.Module:
     """Load a checkpoint of timm's train.py, of any architecture that is registered.
 
     Args:
@@ -159,14 +175,13 @@ def load_checkpoint(file: Path, use_ema: bool = False) -> Tuple[nn.Module, Dict[
         use_ema: Take its EMA weights.
 
     Returns:
-        The model, whose `pretrained_cfg` has the preprocessing of its training, and the arguments that build it.
+        The model, whose `pretrained_cfg` has the preprocessing of its training.
 
     Raises:
         OSError: There is no such file, or it cannot be read.
         ValueError: It is no checkpoint of train.py or damaged, or has no weights of the kind asked for.
     """
-    loaded = _load_checkpoint(file, use_ema)
-    return loaded.model, loaded.model_args
+    return _load_checkpoint(file, use_ema).model
 
 
 def _load_name(name: str, weights: Optional[Path]) -> Source:
@@ -339,7 +354,7 @@ def build(
         OSError, ValueError: As `load_source` and `read_facts`, or the files cannot be written or do not give the same
             model.
     """
-    if config is None and timm.is_model(source):
+    if config is None and _is_name(source):
         published = hub_configs() / f'{_full_name(source)}.yaml'
         config = published if published.exists() else None
     facts = read_facts(config) if config else {}
@@ -356,7 +371,7 @@ def build(
     _check_same(loaded, folder, source)
 
     card = Path(source) / 'README.md'
-    if card.is_file() and not timm.is_model(source):  # somebody wrote it
+    if card.is_file() and not _is_name(source):  # somebody wrote it
         with _blame(f"The README.md of '{source}' is not fit to be sent, correct it"):
             check_card(card.read_text(encoding='utf-8'))
         (folder / 'README.md').write_bytes(card.read_bytes())

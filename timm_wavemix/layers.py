@@ -92,7 +92,7 @@ class WaveletConv2d(nn.Module):
 
 @torch.fx.wrap  # no tracer can follow control flow that depends on the device
 def dropout(x: torch.Tensor, p: float, training: bool) -> torch.Tensor:
-    """`F.dropout`, quicker in eager mode on a CPU, where the rate is a multiple of 2^-16, but neither 0 nor 1."""
+    """`F.dropout`, quicker in eager mode on a CPU, with the rate rounded to a multiple of 2^-16."""
     if torch.jit.is_scripting():
         return F.dropout(x, p, training)
     if not training or p in (0., 1.) or x.device.type != 'cpu' or torch.jit.is_tracing() or \

@@ -116,6 +116,10 @@ def _synthesise(coeffs: torch.Tensor, filters: torch.Tensor, dim: int) -> torch.
 
 @torch.fx.wrap  # nor loops over the filters
 def _dwt2d(x: torch.Tensor, filters: torch.Tensor, haar: bool) -> torch.Tensor:
+    if not x.is_floating_point():
+        raise ValueError(f'The transform takes floating point, not {x.dtype}: convert the images first.')
+    if x.dim() != 4:
+        raise ValueError(f'The transform takes images (B, C, H, W), not {x.dim()} dimensions: reshape them first.')
     if haar:
         x = zero_pad(x)
     else:
@@ -126,6 +130,12 @@ def _dwt2d(x: torch.Tensor, filters: torch.Tensor, haar: bool) -> torch.Tensor:
 
 @torch.fx.wrap
 def _idwt2d(coeffs: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
+    if not coeffs.is_floating_point():
+        raise ValueError(f'The transform takes floating point, not {coeffs.dtype}: convert the coefficients first.')
+    if coeffs.dim() != 4:
+        raise ValueError(f'Coefficients are (B, 4 * C, h, w), not {coeffs.dim()} dimensions: reshape them first.')
+    if coeffs.shape[1] % 4 != 0:
+        raise ValueError(f'Coefficients need 4 * C channels (LL, LH, HL, HH), not {coeffs.shape[1]}.')
     return _synthesise(_synthesise(coeffs, filters, 3), filters, 2)
 
 
@@ -136,11 +146,7 @@ def dwt2d(x: torch.Tensor, wavelet: str = 'haar') -> torch.Tensor:
         ValueError: `x` is of an integer type, or not of four dimensions.
         ImportError, ValueError: as `wavelet_filters`.
     """
-    if not x.is_floating_point():
-        raise ValueError(f'The transform takes floating point, not {x.dtype}: convert the images first.')
-    if x.dim() != 4:
-        raise ValueError(f'The transform takes images (B, C, H, W), not {x.dim()} dimensions: reshape them first.')
-    return _dwt2d(x, wavelet_filters(wavelet)[0].to(x.device), is_haar(wavelet))
+    return _dwt2d(x, wavelet_filters(wavelet)[0].to(x.device, x.dtype), is_haar(wavelet))
 
 
 def idwt2d(coeffs: torch.Tensor, wavelet: str = 'haar') -> torch.Tensor:
@@ -149,14 +155,10 @@ def idwt2d(coeffs: torch.Tensor, wavelet: str = 'haar') -> torch.Tensor:
     An image with an odd side comes back with the row or column that padded it; crop it off.
 
     Raises:
-        ValueError: `coeffs` is not of four dimensions, or the channels are not four sub-bands.
+        ValueError: `coeffs` is of an integer type, not of four dimensions, or its channels are not four sub-bands.
         ImportError, ValueError: as `wavelet_filters`.
     """
-    if coeffs.dim() != 4:
-        raise ValueError(f'Coefficients are (B, 4 * C, h, w), not {coeffs.dim()} dimensions: reshape them first.')
-    if coeffs.shape[1] % 4 != 0:
-        raise ValueError(f'Coefficients need 4 * C channels (LL, LH, HL, HH), not {coeffs.shape[1]}.')
-    return _idwt2d(coeffs, wavelet_filters(wavelet)[1].to(coeffs.device))
+    return _idwt2d(coeffs, wavelet_filters(wavelet)[1].to(coeffs.device, coeffs.dtype))
 
 
 def haar_kernel(weight: torch.Tensor) -> torch.Tensor:
@@ -251,7 +253,7 @@ class LLSubband(_Wavelet2d):
         if not self.haar:
             return self
         conv = stock_conv2d(self.filters, None, stride=2, groups=self.channels)
-        return nn.Sequential(ZeroPad(), conv.requires_grad_(False))
+        return nn.Sequential(ZeroPad(), conv.requires_grad_(False)).train(self.training)
 
 
 class IDWT2d(_Wavelet2d):

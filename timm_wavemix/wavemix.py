@@ -708,9 +708,6 @@ def _create_wavemix(
             kwargs['pretrained_cfg_overlay'] = dict(overlay, file=None, hf_hub_id=f'{hub_org}/{variant}.{cfg.tag}')
     pretrained_cfg = kwargs.get('pretrained_cfg')
     if pretrained_cfg is None or isinstance(pretrained_cfg, str):  # a config of the caller's own is left in peace
-        if model_cls is WaveMix and 'levels' in kwargs and 'img_size' not in kwargs:
-            stem = {k: kwargs[k] for k in ('stem_stride', 'patch_size') if k in kwargs}
-            check_levels(kwargs['levels'], resolve_pretrained_cfg(variant, pretrained_cfg).input_size[1:], **stem)
         wavelet = kwargs.get('wavelet', 'haar')
         overlay = kwargs.get('pretrained_cfg_overlay') or {}
         own_weights = any(overlay.get(k) for k in ('file', 'url', 'state_dict', 'hf_hub_id'))

@@ -71,8 +71,7 @@ def measure(name: str, device: torch.device, rounds: int) -> Compiled:
         if model.training:
             y.sum().backward()
             model.zero_grad()
-        if device.type == 'cuda':
-            torch.cuda.synchronize()
+        torch.get_device_module(device).synchronize()
         return time.perf_counter() - start
 
     modes = {}

@@ -14,7 +14,8 @@ of their own, and the picture has them at onnxruntime's.
 ResNet-18 and MobileNetV3 have random weights here, so no accuracy. Their stems have strides: they look at maps of 7x7
 and less, where WaveMix keeps 28x28.
 
-What has been measured is kept in the JSON file and not measured again. A runtime that is not installed is left out.
+What has been measured is kept in the JSON file and not measured again, on this machine with this software. A runtime
+that is not installed is left out.
 """
 import argparse
 import json
@@ -118,7 +119,7 @@ def create(name: str) -> nn.Module:
 
 
 def write_files(name: str, runtimes: Sequence[str], data: Path, folder: Path) -> Tuple[Dict[str, Path], List[str]]:
-    """The files that are not in the folder yet, and a remark on each that cannot be written."""
+    """The files of a model, those that are missing written, and a remark on each that cannot be."""
     files, remarks, images = {}, [], None
     for key in runtimes:
         runtime = RUNTIMES.get(key)
@@ -301,34 +302,37 @@ def main() -> None:
     if args.baseline and not (args.baseline / 'timm_wavemix').is_dir():
         parser.error(f"'{args.baseline}' is no checkout of this repository: make one with `git worktree add`.")
 
-    report: Dict[str, Any] = dict(results={}, remarks={}, classes={})  # a digit for each test image
+    here = dict(machine=hardware_name(torch.device('cpu')), software=installed_software())
+    report: Dict[str, Any] = dict(here, results={}, remarks={}, classes={})  # a digit for each test image
     if args.json.exists():
         report = json.loads(args.json.read_text(encoding='utf-8'))
+        if {key: report[key] for key in here} != here:
+            parser.error(
+                f"'{args.json}' was measured on {report['machine']}, with {report['software']}: name another --json.")
     results: Results = report['results']
     available = [key for key in args.runtimes if key in PYTORCH or not RUNTIMES[key].missing]
     for key in set(args.runtimes) - set(available):
         report['remarks'][key] = (
             f'{TITLES[key]} is left out: {", ".join(RUNTIMES[key].missing)} is not installed, which '
             '`pip install --group deploy` does.')
-    report.update(machine=hardware_name(torch.device('cpu')), software=installed_software())
+    for key in available:
+        report['remarks'].pop(key, None)
     try:
         with tempfile.TemporaryDirectory() as temporary:
             folder = args.files or Path(temporary)
             folder.mkdir(exist_ok=True)
             for name in tqdm(args.models, unit=' models'):
-                # a rerun does not try again what has failed
-                runtimes = [key for key in available if f'{name} in {TITLES[key]}' not in report['remarks']]
-                timed = [BASELINE, *runtimes] if args.baseline and name in SHIPPED else runtimes
+                baseline = [BASELINE] if args.baseline and name in SHIPPED else []
+                timed = [  # a rerun does not try again what has failed
+                    key for key in baseline + available if f'{name} in {TITLES[key]}' not in report['remarks']]
                 measured = results.setdefault(name, {})
                 speed = args.skip != 'speed' and any('batch 1' not in measured.get(key, {}) for key in timed)
                 classified = [
-                    key for key in runtimes
-                    if args.skip != 'accuracy' and name in SHIPPED
+                    key for key in timed
+                    if key != BASELINE and args.skip != 'accuracy' and name in SHIPPED
                     and not {'top1', 'agreement'} & measured.get(key, {}).keys()]
-                files, remarks = write_files(name, runtimes if speed else classified, args.data, folder)
+                files, remarks = write_files(name, timed if speed else classified, args.data, folder)
                 if speed:
-                    if BASELINE in timed:
-                        files[BASELINE] = folder / f'{name}.safetensors'
                     speeds, failures = measure_speed(name, files, args.rounds, args.baseline)
                     remarks += failures
                     for runtime, result in speeds.items():

@@ -23,7 +23,7 @@ from timm.utils import reparameterize_model
 import lib.baselines  # noqa: F401  registers the models
 from lib.measure import BF16, BUDGET, CHECKPOINTED, FP32, METHOD, MODES, Case, Results, error_kind, measure
 from lib.published import FAMILIES, INFERENCE, PAPER, TRAIN
-from lib.reference import authors_model, plain_model
+from lib.reference import authors_lite_model, plain_model
 from lib.report import (
     BLUE,
     ORANGE,
@@ -108,7 +108,10 @@ def create_implementations(
             continue
         dim, depth = map(int, name.split('_')[-2:])
         try:
-            model = authors_model(dim, depth, device) if implementation == AUTHORS else plain_model(name).to(device)
+            if implementation == AUTHORS:
+                model = authors_lite_model(dim, depth, device)
+            else:
+                model = plain_model(name).to(device)
         except ImportError as error:
             remarks.append(
                 f'Not measured: {name}, {implementation} ({error}). `pip install --group baselines` installs what it '
@@ -427,6 +430,8 @@ def main() -> None:
             cases += others
             missing += others_missing
         remarks += [remark for remark in missing if remark not in remarks]
+        if not cases:
+            sys.exit(f'{parser.prog}: no model can be measured. {" ".join(remarks)}')
         results.append(measure(cases, args.rounds, args.device, f'{size}x{size}', args.step_limit))
 
     report = Report(

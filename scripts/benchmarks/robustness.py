@@ -132,7 +132,7 @@ def main() -> None:
             name: timm.create_model(name, pretrained=True)
             for name in timm.list_models('*.fashion_mnist', module='wavemix', pretrained=True)}
         if args.checkpoint:
-            model, _ = load_checkpoint(args.checkpoint, args.use_ema)
+            model = load_checkpoint(args.checkpoint, args.use_ema)
             if model.num_classes != CLASSES:
                 raise ValueError(
                     f"'{args.checkpoint}' tells {model.num_classes} classes apart: name one that was trained on the "

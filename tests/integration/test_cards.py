@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 from timm.models._hub import save_for_hf
 
+from timm_wavemix import cards
 from timm_wavemix.cards import LICENSES, hub_configs, inline, make_card, read_facts, read_labels
 
 NAME = 'wavemix_16_5.fashion_mnist'
@@ -277,3 +278,11 @@ def check_page(text):
 @given(text=st.text())
 def test_inline_text_is_one_line(text):
     assert len(inline(text).splitlines()) <= 1 and '|' not in inline(text)
+
+
+def test_facts_of_another_model_may_lack_a_data_set(model, tmp_path, monkeypatch):
+    (tmp_path / 'wavemix_32_5.yaml').write_text('use: {input: photos}\n', encoding='utf-8')
+    monkeypatch.setattr(cards, 'hub_configs', lambda: tmp_path)
+    model.pretrained_cfg['label_names'] = list('abcdefg')
+    for facts in {}, {'dataset': {'name': 'photos'}}:
+        assert 'wavemix_32_5' not in make_card(model, 'org/model', facts).text

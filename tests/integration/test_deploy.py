@@ -267,6 +267,16 @@ def test_benchmark_tells_what_fails_and_goes_on(measure, monkeypatch):
     assert 'mobilenetv3_small_100 in onnxruntime: RuntimeError, no such operator' in report
 
 
+def test_results_of_another_machine_are_refused(measure, tmp_path, capsys):
+    file = tmp_path / 'deploy.json'
+    results = dict(results={}, remarks={}, classes={}, machine='4 cores of another CPU', software='torch 2.6')
+    file.write_text(json.dumps(results))
+    with pytest.raises(SystemExit):
+        measure('--models', 'resnet18', '--runtimes', 'onnx')
+    assert f"'{file}' was measured on 4 cores of another CPU, with torch 2.6: name another" in capsys.readouterr().err
+    assert json.loads(file.read_text()) == results
+
+
 def test_baseline_that_is_no_checkout_is_refused(measure, tmp_path, capsys):
     with pytest.raises(SystemExit, match='2'):
         measure('--baseline', str(tmp_path))

@@ -46,7 +46,7 @@ def test_plain_model_takes_our_weights_and_gives_our_logits(name):
 
 @pytest.mark.parametrize('dim', [16, 128])
 def test_authors_model_gives_the_logits_of_ours(dim):
-    other = with_statistics(reference.authors_model(dim, 7, CPU))
+    other = with_statistics(reference.authors_lite_model(dim, 7, CPU))
     model = timm.create_model('wavemix_lite_128_7', dim=dim, num_classes=10)
     model.load_state_dict(checkpoint_filter_fn(other.state_dict(), model))
     assert_equal_logits(model, other)

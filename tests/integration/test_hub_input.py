@@ -150,6 +150,12 @@ def test_preprocessing_that_makes_no_numbers_is_refused(refused, folder):
     assert 'correct input_size, mean, std and so on in its config: its logits are not finite' in refused(folder)
 
 
+def test_a_path_that_is_a_name_too_is_refused(refused, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'wavemix_16_5.pth.tar').touch()  # to timm, the model with the tag pth.tar
+    assert "write './wavemix_16_5.pth.tar' for the path" in refused('wavemix_16_5.pth.tar')
+
+
 def test_folder_that_lacks_an_argument_of_its_model_is_refused(refused, tmp_path):
     model = timm.create_model('wavemix_16_5', num_classes=7, global_pool='max')
     save_for_hf(model, tmp_path / 'model', safe_serialization=True)

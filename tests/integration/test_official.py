@@ -71,9 +71,9 @@ def official(name, dropout=0.5, **overrides):
     """A model of the authors' package, whose parameters and batch-norm statistics are all random."""
     torch.manual_seed(0)
     kwargs = {**OFFICIAL[name][0], **overrides}
-    model = reference.authors_class()(
-        initial_conv='pachify' if 'patch_size' in kwargs else 'strided', ff_channel=kwargs['final_dim'],
-        dropout=dropout, **kwargs)
+    model = reference.authors_model(
+        torch.device('cpu'), initial_conv='pachify' if 'patch_size' in kwargs else 'strided',
+        ff_channel=kwargs['final_dim'], dropout=dropout, **kwargs)
     return randomize_batch_norms(model).eval()
 
 
@@ -312,7 +312,7 @@ def test_conversion_errors_are_one_line(tmp_path, args, code, message):
 
 @pytest.mark.parametrize('name', OFFICIAL)
 def test_the_authors_model_is_built_from_ours(name):
-    model = convert_official.authors_model(timm.create_model(name))
+    model = convert_official.counterpart(timm.create_model(name))
     assert model.state_dict().keys() == official(name).state_dict().keys()
     assert sum(p.numel() for p in model.parameters()) == OFFICIAL[name][1]
 

@@ -140,12 +140,12 @@ def test_a_training_that_was_cut_off_goes_on_to_the_same_end(monkeypatch, folder
 def test_a_checkpoint_is_one_of_train_py_and_starts_another_training(monkeypatch, folder, recipe):
     run(monkeypatch, recipe(), folder, 'first')
     file = folder / 'out/first/last.pth.tar'
-    model, _ = load_checkpoint(file, use_ema=True)
+    model = load_checkpoint(file, use_ema=True)
     assert model.pretrained_cfg['input_size'] == (1, 28, 28) and model.num_classes == 5
     assert model.pretrained_cfg['mean'] == (0.286,)
     still = recipe(lr=0., warmup_lr=0., min_lr=0.)
     assert run(monkeypatch, still, folder, 'second', '--initial-checkpoint', file) is None
-    second, _ = load_checkpoint(folder / 'out/second/last.pth.tar')
+    second = load_checkpoint(folder / 'out/second/last.pth.tar')
     torch.testing.assert_close(dict(second.named_parameters()), dict(model.named_parameters()))
 
 
@@ -160,6 +160,7 @@ def test_a_checkpoint_is_one_of_train_py_and_starts_another_training(monkeypatch
     (dict(input_size=[1, 32, 32]), 'an image of 28x28, and the recipe wants 32x32'),
     (dict(num_classes=4), "train' has 5 classes, and the recipe's num_classes is 4: change one of them"),
     (dict(train_split='training'), "there is no folder '"),
+    (dict(lr='1e-3'), 'has lr: 1e-3, which is no number to YAML: write it as 0.001'),
     (dict(lr=1e9, warmup_epochs=0), 'give a smaller lr'),
 ], ids=str)
 def test_what_it_cannot_do_is_refused(monkeypatch, folder, recipe, changes, message):
@@ -180,7 +181,11 @@ def test_a_folder_of_another_training_is_refused(monkeypatch, folder, recipe, ch
     assert file.read_bytes() == before
 
 
-@pytest.mark.parametrize('text, message', [('a: [', 'is no YAML'), (None, 'No such file')], ids=['broken', 'missing'])
+@pytest.mark.parametrize('text, message', [
+    ('a: [', 'is no YAML'),
+    ('# nothing', 'has no settings'),
+    (None, 'No such file'),
+], ids=['broken', 'empty', 'missing'])
 def test_a_recipe_that_cannot_be_read_is_told(monkeypatch, folder, text, message):
     if text:
         (folder / 'recipe.yaml').write_text(text)

@@ -215,14 +215,15 @@ def test_onnx(round_trip, tmp_path):
     assert_all_close(session.run(None, {session.get_inputs()[0].name: x.numpy()}), round_trip(x))
 
 
-def test_integer_images_are_refused():
+@pytest.mark.parametrize('transform', [dwt2d, idwt2d, DWT2d(), IDWT2d()], ids=['dwt2d', 'idwt2d', 'DWT2d', 'IDWT2d'])
+def test_integers_are_refused(transform):
     with pytest.raises(ValueError, match='floating point, not torch.uint8'):
-        dwt2d(torch.zeros(1, 1, 2, 2, dtype=torch.uint8))
+        transform(torch.zeros(1, 4, 2, 2, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize('shape', [(2, 2), (4, 2, 2), (1, 1, 4, 2, 2)], ids=str)
 def test_other_dimensions_than_four_are_refused(shape):
-    for transform in (dwt2d, idwt2d):
+    for transform in (dwt2d, idwt2d, DWT2d(), IDWT2d()):
         with pytest.raises(ValueError, match=rf'\(B, .*\), not {len(shape)} dimensions: reshape them'):
             transform(torch.zeros(shape))
 

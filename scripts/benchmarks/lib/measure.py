@@ -256,7 +256,7 @@ def step_seconds(case: Case, speed: Speed, device: torch.device) -> float:
     layout = MEMORY_FORMATS[speed.memory_format]
     model = case.model.train(speed.mode == TRAIN).to(memory_format=layout)
     x = case.images().to(device, memory_format=layout)
-    wait = torch.cuda.synchronize if device.type == 'cuda' else lambda: None
+    wait = torch.get_device_module(device).synchronize
     wait()
     start = time.perf_counter()
     for _ in range(speed.repeats):

@@ -5,7 +5,7 @@ They need pytorch_wavelets and the authors' package `wavemix`: `pip install --gr
 import sys
 from collections import OrderedDict
 from types import ModuleType
-from typing import Any, Type
+from typing import Any
 
 import numpy as np
 import timm
@@ -56,21 +56,25 @@ def plain_model(name: str) -> nn.Module:
     return timm.create_model(name, num_classes=10, block=PlainBlock)
 
 
-def authors_class() -> Type[nn.Module]:
-    """The classifier of the authors' package `wavemix`."""
+def authors_model(device: torch.device, **kwargs: Any) -> nn.Module:
+    """A classifier of the authors' package `wavemix`."""
     try:
         import numpy.lib.function_base  # noqa: F401
     except ImportError:  # gone in NumPy 2; wavemix imports a function from it that it never calls
         module = ModuleType('numpy.lib.function_base')
         module.hamming = np.hamming
         sys.modules[module.__name__] = module
+    import wavemix
     from wavemix.classification import WaveMix
-    return WaveMix
+    for transform in wavemix.xf1, wavemix.xf2, wavemix.xf3, wavemix.xf4:  # of all models, on the GPU if there is one
+        transform.to(device)
+    return WaveMix(**kwargs).to(device)
 
 
-def authors_model(dim: int, depth: int, device: torch.device) -> nn.Module:
-    """The WaveMix-Lite model of the authors' package `wavemix`, 10 classes, with the stem of the paper, no dropout."""
-    model = authors_class()(
+def authors_lite_model(dim: int, depth: int, device: torch.device) -> nn.Module:
+    """The authors' WaveMix-Lite model, 10 classes, with the stem of the paper, no dropout."""
+    return authors_model(
+        device,
         num_classes=10,
         depth=depth,
         mult=2,
@@ -80,7 +84,4 @@ def authors_model(dim: int, depth: int, device: torch.device) -> nn.Module:
         level=1,
         initial_conv='strided',
         stride=1,
-    ).to(device)
-    import wavemix
-    wavemix.xf1.to(device)  # the DWT of all its level-1 blocks, which goes to the GPU wherever there is one
-    return model
+    )

@@ -113,6 +113,8 @@ def limit_memory() -> None:
 def hardware_name(device: torch.device) -> str:
     if device.type == 'cuda':
         return torch.cuda.get_device_name(device)
+    if device.type != 'cpu':
+        return f'{device.type} of {platform.machine()}'
     try:
         name = re.search(r'model name\s*: (.*)', Path('/proc/cpuinfo').read_text()).group(1)
     except (OSError, AttributeError):  # not Linux, or not x86
