@@ -6,7 +6,6 @@ is. Then every one of them is read back and compared with what was sent.
 """
 import argparse
 import errno
-import fnmatch
 import hashlib
 import importlib.util
 import json
@@ -481,7 +480,7 @@ def upload(
         with _tell_of_slow_xet():
             # apart from the commit, so that what the server would leave out is known before
             api.preupload_lfs_files(repo_id, files, revision=revision, create_pr=create_pr, free_memory=False)
-        _check_ignored(files, repo_id, head)
+        _check_ignored(files, repo_id)
         if HPARAMS in set(_differing(head, hashes)) - hashes.keys():
             files.append(CommitOperationDelete(HPARAMS))
     except (Exception, KeyboardInterrupt) as error:
@@ -588,22 +587,11 @@ def _uses_xet() -> bool:
     return not disabled and importlib.util.find_spec('hf_xet') is not None
 
 
-def _check_ignored(files: List[CommitOperationAdd], repo_id: str, head: ModelInfo) -> None:
+def _check_ignored(files: List[CommitOperationAdd], repo_id: str) -> None:
     ignored = [file.path_in_repo for file in files if file._should_ignore]
-    if not ignored:
-        return
-    with TemporaryDirectory() as cache_dir:
-        gitignore = Path(hf_hub_download(repo_id, '.gitignore', revision=head.sha, cache_dir=cache_dir))
-        rules = gitignore.read_text(encoding='utf-8', errors='replace').split('\n')
-    matching = [rule.strip() for rule in rules if any(_matches(name, rule.strip()) for name in ignored)]
-    by = f"its rule '{matching[-1]}'" if matching else 'one of its rules'
-    raise ValueError(
-        f"the .gitignore in {repo_id} keeps {' and '.join(ignored)} out of commits by {by}: take that rule out of it.")
-
-
-def _matches(name: str, rule: str) -> bool:
-    """Whether a rule of a .gitignore is for this file in the top folder."""
-    return fnmatch.fnmatchcase(name, rule.removeprefix('**').removeprefix('/'))
+    if ignored:
+        raise ValueError(
+            f"the .gitignore in {repo_id} keeps {' and '.join(ignored)} out of commits: take that rule out of it.")
 
 
 def _hashes(folder: Path) -> Dict[str, Tuple[str, str]]:
