@@ -23,7 +23,7 @@ from torchvision.datasets import CIFAR10
 from benchmarks.lib.evaluate import accuracy
 from benchmarks.lib.reference import authors_model
 from timm_wavemix import hub
-from timm_wavemix.cards import hub_configs, read_facts, registered_cfg
+from timm_wavemix.cards import hub_configs, read_metadata, registered_cfg
 
 MAX_LOGIT_ERROR = 1e-4  # of the norm of the authors' logits
 MAX_TOP1_ERROR = 0.05  # points: their figure has two digits
@@ -104,7 +104,7 @@ def verify(names: List[str], data: Path) -> bool:
         if name.endswith('.cifar10'):
             transform = create_transform(**resolve_model_data_config(model))
             top1 = accuracy(model, CIFAR10(data, train=False, download=True, transform=transform))
-            claim = float(read_facts(hub_configs() / f'{name}.yaml')['metrics']['top1'])
+            claim = float(read_metadata(hub_configs() / f'{name}.yaml')['metrics']['top1'])
             as_claimed = abs(top1 - claim) <= MAX_TOP1_ERROR
             line += f", top-1 {top1:.2f} % {'as' if as_claimed else 'is NOT'} the authors' {claim:.2f} %"
             right = right and as_claimed

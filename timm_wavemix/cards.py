@@ -1,4 +1,4 @@
-"""The model card of a published model, and the facts on it that the model cannot know."""
+"""The model card of a published model, and the metadata that the model cannot know."""
 import html
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, cast
@@ -168,7 +168,7 @@ def config_of(model: nn.Module) -> Dict[str, Any]:
     return cast(Dict[str, Any], model.pretrained_cfg)
 
 
-def read_facts(file: Path) -> Dict[str, Any]:
+def read_metadata(file: Path) -> Dict[str, Any]:
     """Read and check a YAML file with what a model can't know, as in hub_configs/.
 
     Every value is text as it is written there: YAML would make truth values of names like yes and no.
@@ -186,39 +186,39 @@ def read_facts(file: Path) -> Dict[str, Any]:
     if not file.exists():
         raise FileNotFoundError(f"There is no file '{file}': write one like those of hub_configs/.")
     try:
-        facts = yaml.load(file.read_text(encoding='utf-8'), yaml.BaseLoader)
+        metadata = yaml.load(file.read_text(encoding='utf-8'), yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         reason = ' '.join(str(error).split())
         raise ValueError(f'{file} cannot be read as YAML in UTF-8, correct it: {reason}') from error
-    if facts is None or facts in NULLS:
+    if metadata is None or metadata in NULLS:
         return {}
     try:
-        return _check_facts(facts, file.parent)
+        return _check_metadata(metadata, file.parent)
     except ValueError as error:
         raise ValueError(f'{file}: {error}') from error
 
 
-def _check_facts(facts: Any, folder: Path) -> Dict[str, Any]:
-    if not isinstance(facts, dict):
+def _check_metadata(metadata: Any, folder: Path) -> Dict[str, Any]:
+    if not isinstance(metadata, dict):
         raise ValueError('the file is no mapping: write sections like those of hub_configs/.')
-    unknown = [key for key in facts if key not in SECTIONS + ENTRIES]
+    unknown = [key for key in metadata if key not in SECTIONS + ENTRIES]
     if unknown:
         raise ValueError(
             f"there is no section or entry '{unknown[0]}': the known ones are {', '.join(SECTIONS + ENTRIES)}.")
-    checked: Dict[str, Any] = {key: _section(key, facts[key]) for key in SECTIONS if key in facts}
-    if 'base_model' in facts:
-        checked['base_model'] = _repo_ids(facts['base_model'])
-    if 'base_model_relation' in facts:
-        if facts['base_model_relation'] not in RELATIONS:
+    checked: Dict[str, Any] = {key: _section(key, metadata[key]) for key in SECTIONS if key in metadata}
+    if 'base_model' in metadata:
+        checked['base_model'] = _repo_ids(metadata['base_model'])
+    if 'base_model_relation' in metadata:
+        if metadata['base_model_relation'] not in RELATIONS:
             raise ValueError(
-                f"base_model_relation is '{facts['base_model_relation']}': the Hub knows {', '.join(RELATIONS)}.")
-        checked['base_model_relation'] = facts['base_model_relation']
-    if 'label_file' in facts:
-        if 'label_names' in facts or not isinstance(facts['label_file'], str):
+                f"base_model_relation is '{metadata['base_model_relation']}': the Hub knows {', '.join(RELATIONS)}.")
+        checked['base_model_relation'] = metadata['base_model_relation']
+    if 'label_file' in metadata:
+        if 'label_names' in metadata or not isinstance(metadata['label_file'], str):
             raise ValueError('label_file is the name of one text file, and goes without label_names: keep one of them.')
-        checked['label_names'] = read_labels(folder / facts['label_file'])
-    if 'label_names' in facts:
-        checked['label_names'] = label_list(facts['label_names'])
+        checked['label_names'] = read_labels(folder / metadata['label_file'])
+    if 'label_names' in metadata:
+        checked['label_names'] = label_list(metadata['label_names'])
     _check_metrics(checked)
     _check_license(checked.get('weights', {}))
     hub_id = checked.get('dataset', {}).get('hub_id')
@@ -250,9 +250,9 @@ def _repo_ids(given: Any) -> List[str]:
     return ids
 
 
-def _check_metrics(facts: Dict[str, Any]) -> None:
-    metrics = facts.get('metrics', {})
-    if metrics and not facts.get('dataset', {}).get('name'):
+def _check_metrics(metadata: Dict[str, Any]) -> None:
+    metrics = metadata.get('metrics', {})
+    if metrics and not metadata.get('dataset', {}).get('name'):
         raise ValueError("there are metrics, but no name of their dataset: add 'dataset: name:'.")
     for key in metrics.keys() & PERCENTAGES.keys():
         try:
@@ -325,25 +325,25 @@ def check_card(text: str) -> None:
     _check_license(data)
 
 
-def make_card(model: IsotropicNet, repo_id: str, facts: Dict[str, Any]) -> ModelCard:
+def make_card(model: IsotropicNet, repo_id: str, metadata: Dict[str, Any]) -> ModelCard:
     """Make the model card.
 
     Args:
         model: The model, whose `pretrained_cfg` has the names of its classes, if they are known.
         repo_id: Repository that the card is for.
-        facts: What the model can't know, as `read_facts` gives it.
+        metadata: What the model can't know, as `read_metadata` gives it.
     """
     name = repo_id.rpartition('/')[2]
     paper = str(registered_cfg(config_of(model)['architecture']).paper_ids)
     text = CARD.format(
         name=name,
         description=_description(model, paper.rpartition(':')[2]),
-        details='\n'.join(_details(model, facts)),
+        details='\n'.join(_details(model, metadata)),
         usage='\n'.join(_usage(model, repo_id)),
-        comparison='\n'.join(_comparison(model, name, facts)),
+        comparison='\n'.join(_comparison(model, name, metadata)),
         citation=CITATIONS[paper],
     )
-    return ModelCard(f'---\n{_metadata(model, repo_id, facts).to_yaml()}\n---\n\n{text}')
+    return ModelCard(f'---\n{_card_data(model, repo_id, metadata).to_yaml()}\n---\n\n{text}')
 
 
 def inline(text: str) -> str:
@@ -352,11 +352,11 @@ def inline(text: str) -> str:
     return text.replace('|', '&#124;').replace('`', '&#96;')
 
 
-def _metadata(model: IsotropicNet, repo_id: str, facts: Dict[str, Any]) -> ModelCardData:
+def _card_data(model: IsotropicNet, repo_id: str, metadata: Dict[str, Any]) -> ModelCardData:
     name = repo_id.rpartition('/')[2]
-    dataset, weights = facts.get('dataset', {}), facts.get('weights', {})
-    base_models = facts.get('base_model', [])
-    results = _results(repo_id, facts)
+    dataset, weights = metadata.get('dataset', {}), metadata.get('weights', {})
+    base_models = metadata.get('base_model', [])
+    results = _results(repo_id, metadata)
     return ModelCardData(
         library_name='timm',
         pipeline_tag='image-classification',
@@ -367,20 +367,20 @@ def _metadata(model: IsotropicNet, repo_id: str, facts: Dict[str, Any]) -> Model
         datasets=[dataset['hub_id']] if 'hub_id' in dataset else None,
         metrics=['accuracy'] if results else None,
         base_model=base_models[0] if len(base_models) == 1 else base_models or None,
-        base_model_relation=facts.get('base_model_relation'),
+        base_model_relation=metadata.get('base_model_relation'),
         model_name=name if results else None,
         eval_results=results or None,
     )
 
 
-def _results(repo_id: str, facts: Dict[str, Any]) -> List[EvalResult]:
+def _results(repo_id: str, metadata: Dict[str, Any]) -> List[EvalResult]:
     """The accuracies for the Hub's leaderboards, with who measured them and when."""
-    dataset, metrics = facts.get('dataset', {}), facts.get('metrics', {})
+    dataset, metrics = metadata.get('dataset', {}), metadata.get('metrics', {})
     source = metrics.get('source')
     if source and source.startswith('http'):
         link = source
     else:  # the Hub wants a link: theirs where it is their claim, ours where it is our own measurement
-        link = f"https://huggingface.co/{facts['base_model'][0] if source and 'base_model' in facts else repo_id}"
+        link = f"https://huggingface.co/{metadata['base_model'][0] if source and 'base_model' in metadata else repo_id}"
     return [
         EvalResult(
             task_type='image-classification',
@@ -410,7 +410,7 @@ def _description(model: IsotropicNet, arxiv: str) -> str:
         'tokens.')
 
 
-def _details(model: IsotropicNet, facts: Dict[str, Any]) -> List[str]:
+def _details(model: IsotropicNet, metadata: Dict[str, Any]) -> List[str]:
     cfg = config_of(model)
     lines = [
         f"- **Architecture:** `{cfg['architecture']}`",
@@ -422,11 +422,11 @@ def _details(model: IsotropicNet, facts: Dict[str, Any]) -> List[str]:
         more = len(names) - MAX_SHOWN_NAMES
         shown = ', '.join(map(inline, names[:MAX_SHOWN_NAMES]))
         lines.append(f'- **Names of the classes:** {shown}{f", and {more} more in config.json" if more > 0 else ""}')
-    lines += [f'- **Weights:** from [{base}](https://huggingface.co/{base})' for base in facts.get('base_model', [])]
+    lines += [f'- **Weights:** from [{base}](https://huggingface.co/{base})' for base in metadata.get('base_model', [])]
     for section in SHOWN_SECTIONS:
         lines += [
             f'- **{section.capitalize()}, {inline(key)}:** {inline(value)}'
-            for key, value in facts.get(section, {}).items()]
+            for key, value in metadata.get(section, {}).items()]
     return lines
 
 
@@ -452,17 +452,17 @@ def _usage(model: IsotropicNet, repo_id: str) -> List[str]:
     return [f'### {title}\n\n```python\n{code}```\n' for title, code in blocks.items()]
 
 
-def _comparison(model: IsotropicNet, name: str, facts: Dict[str, Any]) -> List[str]:
+def _comparison(model: IsotropicNet, name: str, metadata: Dict[str, Any]) -> List[str]:
     """Table of the model and of the published ones of the same dataset."""
-    rows: List[Tuple[str, nn.Module, Dict[str, Any]]] = [(name, model, facts)]
-    dataset = facts.get('dataset', {}).get('name')
+    rows: List[Tuple[str, nn.Module, Dict[str, Any]]] = [(name, model, metadata)]
+    dataset = metadata.get('dataset', {}).get('name')
     for file in sorted(hub_configs().glob('*.yaml')):
-        others = read_facts(file)
+        others = read_metadata(file)
         if file.stem != name and dataset and others.get('dataset', {}).get('name') == dataset:
             rows.append((file.stem, timm.create_model(file.stem, device='meta'), others))
     lines = ['| model | params (M) | image size | top-1 (%) | top-1 by |', '|---|---|---|---|---|']
-    for row_name, row_model, row_facts in rows:
-        metrics = row_facts.get('metrics', {})
+    for row_name, row_model, row_metadata in rows:
+        metrics = row_metadata.get('metrics', {})
         params = sum(p.numel() for p in row_model.parameters()) / 1e6
         size = 'x'.join(map(str, config_of(row_model)['input_size']))
         by = inline(metrics.get('source', 'own measurement')) if metrics else ''

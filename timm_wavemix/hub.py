@@ -59,7 +59,7 @@ from .cards import (
     hub_configs,
     label_list,
     make_card,
-    read_facts,
+    read_metadata,
     registered_cfg,
 )
 from .wavemix import IsotropicNet, checkpoint_filter_fn
@@ -350,16 +350,16 @@ def build(
         The names of the files.
 
     Raises:
-        OSError, ValueError: As `load_source` and `read_facts`, or the files cannot be written or do not give the same
-            model.
+        OSError, ValueError: As `load_source` and `read_metadata`, or the files cannot be written or do not give the
+            same model.
     """
     if config is None and _is_name(source):
         published = hub_configs() / f'{_full_name(source)}.yaml'
         config = published if published.exists() else None
-    facts = read_facts(config) if config else {}
+    metadata = read_metadata(config) if config else {}
     loaded = load_source(source, use_ema, weights)
     model = cast(IsotropicNet, loaded.model)  # as load_source has checked
-    names = _label_names(model, facts, source, config)
+    names = _label_names(model, metadata, source, config)
     config_of(model).pop('label_names', None)  # save_for_hf would write them twice
     with _blame(f"The files of '{source}' cannot be written"):
         save_for_hf(
@@ -375,7 +375,7 @@ def build(
             check_card(card.read_text(encoding='utf-8'))
         (folder / 'README.md').write_bytes(card.read_bytes())
     else:
-        make_card(model, repo_id, facts).save(folder / 'README.md')
+        make_card(model, repo_id, metadata).save(folder / 'README.md')
     if loaded.hparams:
         (folder / HPARAMS).write_text(_hparams_yaml(loaded.hparams), encoding='utf-8')
     return sorted(path.name for path in folder.iterdir())
@@ -388,8 +388,8 @@ def _full_name(name: str) -> str:
 
 
 def _label_names(
-        model: IsotropicNet, facts: Dict[str, Any], source: str, config: Optional[Path]) -> Optional[List[str]]:
-    given = facts.get('label_names')
+        model: IsotropicNet, metadata: Dict[str, Any], source: str, config: Optional[Path]) -> Optional[List[str]]:
+    given = metadata.get('label_names')
     if given and len(given) != model.num_classes:
         raise ValueError(f'{config} has {len(given)} label_names, the model {model.num_classes} classes: name all.')
     own = config_of(model).get('label_names')

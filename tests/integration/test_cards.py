@@ -15,7 +15,7 @@ from PIL import Image
 from timm.models._hub import save_for_hf
 
 from timm_wavemix import cards
-from timm_wavemix.cards import LICENSES, hub_configs, inline, make_card, read_facts, read_labels
+from timm_wavemix.cards import LICENSES, hub_configs, inline, make_card, read_labels, read_metadata
 
 NAME = 'wavemix_16_5.fashion_mnist'
 AUTHORS = [name for name in timm.list_models(module='wavemix', pretrained=True)
@@ -136,12 +136,12 @@ def test_config_says_the_number_of_classes_once(server, push, folder):
     assert config['num_classes'] == 7 and 'num_classes' not in config['model_args']
 
 
-# metadata and facts
+# Metadata
 
 
-def push_with(push, tmp_path, facts, source=NAME):
-    (tmp_path / 'facts.yaml').write_text(facts)
-    code, _, err = push(source, '--repo-id', 'org/model', '--config', tmp_path / 'facts.yaml')
+def push_with(push, tmp_path, metadata, source=NAME):
+    (tmp_path / 'metadata.yaml').write_text(metadata)
+    code, _, err = push(source, '--repo-id', 'org/model', '--config', tmp_path / 'metadata.yaml')
     assert code == 0, err
 
 
@@ -177,17 +177,17 @@ def test_license_of_its_own_has_a_name(server, push, tmp_path):
 
 def test_licenses_of_our_cards_are_known():
     for file in hub_configs().glob('*.yaml'):
-        assert read_facts(file)['weights']['license'] in LICENSES
+        assert read_metadata(file)['weights']['license'] in LICENSES
 
 
 @pytest.mark.parametrize('name', AUTHORS)
 def test_authors_weights_have_as_many_names_as_classes_or_say_why_not(name):
-    facts, cfg = read_facts(hub_configs() / f'{name}.yaml'), timm.get_pretrained_cfg(name)
+    metadata, cfg = read_metadata(hub_configs() / f'{name}.yaml'), timm.get_pretrained_cfg(name)
     if '.in1k' in name:
-        assert 'label_names' not in facts  # timm and transformers know those of ImageNet
+        assert 'label_names' not in metadata  # timm and transformers know those of ImageNet
         return
-    assert len(set(facts['label_names'])) == cfg.num_classes
-    assert 'class order' in facts['dataset']
+    assert len(set(metadata['label_names'])) == cfg.num_classes
+    assert 'class order' in metadata['dataset']
 
 
 def test_label_files_are_in_the_order_of_their_data():
@@ -201,9 +201,9 @@ def test_label_files_are_in_the_order_of_their_data():
 
 
 def test_names_of_the_authors_classes_come_with_a_converted_folder(server, push, tmp_path):
-    facts = hub_configs() / 'wavemix_lite_144_7.cifar10.yaml'
+    metadata = hub_configs() / 'wavemix_lite_144_7.cifar10.yaml'
     source = save(tmp_path / 'model', num_classes=10)
-    assert push(source, '--repo-id', 'org/model', '--config', facts)[0] == 0
+    assert push(source, '--repo-id', 'org/model', '--config', metadata)[0] == 0
     assert json.loads(tree(server)['config.json'])['label_names'][3] == 'cat'
     assert '- **Names of the classes:** airplane, automobile, bird,' in card(server).text
 
@@ -262,11 +262,11 @@ def test_no_text_breaks_the_page(text):
 def check_page(text):
     """The page has the same parts as with harmless text in the same places."""
     def shape(text):
-        facts = {'dataset': {'name': text or 'x', 'more': text}, 'metrics': {'top1': '90', 'source': text or 'x'},
+        metadata = {'dataset': {'name': text or 'x', 'more': text}, 'metrics': {'top1': '90', 'source': text or 'x'},
                  'use': {text: text}}
         model = timm.create_model('wavemix_16_5', num_classes=2)
         model.pretrained_cfg['label_names'] = [text, 'other']
-        made = make_card(model, 'org/model', facts)
+        made = make_card(model, 'org/model', metadata)
         tokens = MarkdownIt('commonmark').enable('table').parse(made.text)
         assert not any(token.type == 'html_inline' for block in tokens for token in block.children or [])
         assert made.data.eval_results[0].dataset_name == (text or 'x')
@@ -284,5 +284,5 @@ def test_facts_of_another_model_may_lack_a_data_set(model, tmp_path, monkeypatch
     (tmp_path / 'wavemix_32_5.yaml').write_text('use: {input: photos}\n', encoding='utf-8')
     monkeypatch.setattr(cards, 'hub_configs', lambda: tmp_path)
     model.pretrained_cfg['label_names'] = list('abcdefg')
-    for facts in {}, {'dataset': {'name': 'photos'}}:
-        assert 'wavemix_32_5' not in make_card(model, 'org/model', facts).text
+    for metadata in {}, {'dataset': {'name': 'photos'}}:
+        assert 'wavemix_32_5' not in make_card(model, 'org/model', metadata).text

@@ -17,14 +17,14 @@ from timm.models._hub import save_for_hf
 
 import timm_wavemix  # noqa: F401  registers the models
 from timm_wavemix import hub
-from timm_wavemix.cards import read_facts
+from timm_wavemix.cards import read_metadata
 
 ROOT = Path(__file__).parents[2]
 NAME = 'wavemix_16_5.fashion_mnist'
 OWN = [name for name in timm.list_models(module='wavemix', include_tags=True)
        if not timm.get_pretrained_cfg(name).hf_hub_id]  # not the official weights, which the Hub has
 PUBLISHED = [name for name in OWN if timm.get_pretrained_cfg(name).has_weights]
-CONFIGS = {name: read_facts(ROOT / 'hub_configs' / f'{name}.yaml') for name in PUBLISHED}
+CONFIGS = {name: read_metadata(ROOT / 'hub_configs' / f'{name}.yaml') for name in PUBLISHED}
 
 
 def same(model, other):
@@ -505,26 +505,27 @@ def card(server, repo_id='org/model'):
 @pytest.mark.parametrize('name', CONFIGS)
 def test_card_has_the_numbers_of_hub_configs_and_of_the_model(server, push, name):
     assert push(name, '--repo-id', f'org/{name}')[0] == 0
-    made, facts = card(server, f'org/{name}'), CONFIGS[name]
+    made, metadata = card(server, f'org/{name}'), CONFIGS[name]
     weights = load(server.objects[tree(server, f'org/{name}')['model.safetensors']])
     params = sum(v.numel() for k, v in weights.items() if not re.search('running_|num_batches', k))
+    metrics = metadata['metrics']
     assert {r.metric_name: r.metric_value for r in made.data.eval_results} == {
-        f'Top-{k} accuracy (%)': float(facts['metrics'][f'top{k}']) for k in (1, 5) if f'top{k}' in facts['metrics']}
-    assert {r.dataset_name for r in made.data.eval_results} == {facts['dataset']['name']}
+        f'Top-{k} accuracy (%)': float(metrics[f'top{k}']) for k in (1, 5) if f'top{k}' in metrics}
+    assert {r.dataset_name for r in made.data.eval_results} == {metadata['dataset']['name']}
     row = re.search(rf'^\| {re.escape(name)} \| (\S+) \| (\S+) \| (\S+) \|', made.text, re.MULTILINE).groups()
     size = timm.get_pretrained_cfg(name).input_size
-    assert row == (f'{params / 1e6:.2f}', 'x'.join(map(str, size)), str(facts['metrics']['top1']))
+    assert row == (f'{params / 1e6:.2f}', 'x'.join(map(str, size)), str(metadata['metrics']['top1']))
     assert f'**Classes:** {weights["head.fc.bias"].numel()}\n' in made.text
     for section in ('dataset', 'training', 'metrics', 'use'):
-        for value in facts[section].values():
+        for value in metadata[section].values():
             assert f':** {value}\n' in made.text
 
 
 def test_card_has_no_number_but_those_of_its_sources(server, push, tmp_path):
-    facts = yaml.safe_load(re.sub(r'\d+(\.\d+)?', '77', (ROOT / 'hub_configs' / f'{NAME}.yaml').read_text()))
-    facts['dataset']['name'] = 'Another'
-    (tmp_path / 'facts.yaml').write_text(yaml.safe_dump(facts))
-    assert push(NAME, '--repo-id', 'org/model', '--config', tmp_path / 'facts.yaml')[0] == 0
+    metadata = yaml.safe_load(re.sub(r'\d+(\.\d+)?', '77', (ROOT / 'hub_configs' / f'{NAME}.yaml').read_text()))
+    metadata['dataset']['name'] = 'Another'
+    (tmp_path / 'metadata.yaml').write_text(yaml.safe_dump(metadata))
+    assert push(NAME, '--repo-id', 'org/model', '--config', tmp_path / 'metadata.yaml')[0] == 0
     text = card(server).content
     assert '92.16' not in text and '99.82' not in text and 'epoch 16' not in text
     assert text.count('77') > 10
@@ -541,11 +542,11 @@ def test_card_metadata_is_what_the_hub_knows(server, push):
 
 
 def test_card_of_converted_weights_tells_whose_claim_the_accuracy_is(server, push, folder, tmp_path):
-    facts = {
+    metadata = {
         'dataset': {'name': 'ImageNet-1k', 'hub_id': 'ILSVRC/imagenet-1k'}, 'base_model': 'authors/weights',
         'weights': {'license': 'mit'}, 'metrics': {'source': 'https://example.org/paper', 'top1': 74.5}}
-    (tmp_path / 'facts.yaml').write_text(yaml.safe_dump(facts))
-    assert push(folder, '--repo-id', 'org/model', '--config', tmp_path / 'facts.yaml')[0] == 0
+    (tmp_path / 'metadata.yaml').write_text(yaml.safe_dump(metadata))
+    assert push(folder, '--repo-id', 'org/model', '--config', tmp_path / 'metadata.yaml')[0] == 0
     made = card(server)
     assert made.data.base_model == 'authors/weights'
     assert [(r.metric_value, r.source_url) for r in made.data.eval_results] == [(74.5, 'https://example.org/paper')]
@@ -567,11 +568,11 @@ def test_card_that_somebody_wrote_is_kept(server, push, folder):
 
 @needs_safe_globals
 def test_labels_of_a_checkpoint_come_from_the_facts(server, push, pull, model, tmp_path):
-    file, facts = checkpoint(tmp_path / 'last.pth.tar', model), tmp_path / 'facts.yaml'
-    facts.write_text(yaml.safe_dump({'label_names': list('abcdefg')}))
-    assert push(file, '--repo-id', 'org/model', '--config', facts)[0] == 0
+    file, metadata = checkpoint(tmp_path / 'last.pth.tar', model), tmp_path / 'metadata.yaml'
+    metadata.write_text(yaml.safe_dump({'label_names': list('abcdefg')}))
+    assert push(file, '--repo-id', 'org/model', '--config', metadata)[0] == 0
     assert json.loads(tree(server)['config.json'])['label_names'] == list('abcdefg')
     assert pull().pretrained_cfg['label_names'] == list('abcdefg')
-    facts.write_text(yaml.safe_dump({'label_names': list('abc')}))
-    code, _, err = push(file, '--repo-id', 'org/model', '--config', facts)
+    metadata.write_text(yaml.safe_dump({'label_names': list('abc')}))
+    code, _, err = push(file, '--repo-id', 'org/model', '--config', metadata)
     assert code == 1 and 'has 3 label_names, the model 7 classes: name all.' in err

@@ -15,7 +15,7 @@ from safetensors.torch import load, load_file, save_file
 from timm.models._hub import save_for_hf
 
 from timm_wavemix import hub
-from timm_wavemix.cards import label_list, read_facts
+from timm_wavemix.cards import label_list, read_metadata
 
 NAME = 'wavemix_16_5.fashion_mnist'
 needs_safe_globals = pytest.mark.skipif(
@@ -310,23 +310,23 @@ def test_files_that_cannot_be_written_for_another_reason_are_told_of(server, pyt
     ('\x00', 'cannot be read as YAML'),
 ], ids=lambda value: value[:40])
 def test_config_that_is_refused(refused, tmp_path, text, message):
-    (tmp_path / 'facts.yaml').write_text(text)
-    assert message in refused(NAME, '--config', tmp_path / 'facts.yaml')
+    (tmp_path / 'metadata.yaml').write_text(text)
+    assert message in refused(NAME, '--config', tmp_path / 'metadata.yaml')
 
 
 def test_config_that_is_not_there_is_refused(refused, tmp_path):
-    assert f"There is no file '{tmp_path / 'facts.yaml'}'" in refused(NAME, '--config', tmp_path / 'facts.yaml')
+    assert f"There is no file '{tmp_path / 'metadata.yaml'}'" in refused(NAME, '--config', tmp_path / 'metadata.yaml')
 
 
 def test_config_that_is_not_utf_8_is_refused(refused, tmp_path):
-    (tmp_path / 'facts.yaml').write_bytes('dataset: {name: Bäume}'.encode('latin-1'))
-    assert 'cannot be read as YAML in UTF-8' in refused(NAME, '--config', tmp_path / 'facts.yaml')
+    (tmp_path / 'metadata.yaml').write_bytes('dataset: {name: Bäume}'.encode('latin-1'))
+    assert 'cannot be read as YAML in UTF-8' in refused(NAME, '--config', tmp_path / 'metadata.yaml')
 
 
 @pytest.mark.parametrize('text', ['', '# nothing', '~', 'metrics:', 'metrics: null\ndataset: ~\n', 'use: {}'])
 def test_empty_config_and_sections_are_taken(push, server, tmp_path, text):
-    (tmp_path / 'facts.yaml').write_text(text)
-    code, _, err = push(NAME, '--repo-id', 'org/model', '--config', tmp_path / 'facts.yaml')
+    (tmp_path / 'metadata.yaml').write_text(text)
+    code, _, err = push(NAME, '--repo-id', 'org/model', '--config', tmp_path / 'metadata.yaml')
     assert code == 0, err
 
 
@@ -339,8 +339,8 @@ def test_empty_config_and_sections_are_taken(push, server, tmp_path, text):
     ('\n- "a: b"\n- c', ['a: b', 'c']),
 ])
 def test_names_of_classes_are_text_as_it_is_written(tmp_path, text, names):
-    (tmp_path / 'facts.yaml').write_text(f'label_names: {text}')
-    assert read_facts(tmp_path / 'facts.yaml')['label_names'] == names
+    (tmp_path / 'metadata.yaml').write_text(f'label_names: {text}')
+    assert read_metadata(tmp_path / 'metadata.yaml')['label_names'] == names
 
 
 @given(names=st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=12), data=st.data())
@@ -360,11 +360,11 @@ entries = st.sampled_from([
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(facts=st.dictionaries(entries, yaml_values, max_size=4) | yaml_values)
-def test_any_config_is_taken_or_refused_in_one_sentence(tmp_path, facts):
-    (tmp_path / 'facts.yaml').write_text(yaml.safe_dump(facts), encoding='utf-8')
+@given(metadata=st.dictionaries(entries, yaml_values, max_size=4) | yaml_values)
+def test_any_config_is_taken_or_refused_in_one_sentence(tmp_path, metadata):
+    (tmp_path / 'metadata.yaml').write_text(yaml.safe_dump(metadata), encoding='utf-8')
     try:
-        checked = read_facts(tmp_path / 'facts.yaml')
+        checked = read_metadata(tmp_path / 'metadata.yaml')
     except (ValueError, OSError) as error:
         assert str(error)
     else:
@@ -374,8 +374,8 @@ def test_any_config_is_taken_or_refused_in_one_sentence(tmp_path, facts):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(content=st.binary(max_size=200) | st.text(string.printable, max_size=200).map(str.encode))
 def test_any_bytes_are_taken_or_refused_as_config(tmp_path, content):
-    (tmp_path / 'facts.yaml').write_bytes(content)
+    (tmp_path / 'metadata.yaml').write_bytes(content)
     try:
-        read_facts(tmp_path / 'facts.yaml')
+        read_metadata(tmp_path / 'metadata.yaml')
     except (ValueError, OSError) as error:
         assert str(error)

@@ -21,7 +21,7 @@ from conftest import randomize_batch_norms
 from hub_server import Repo
 from lib import reference
 from timm_wavemix import hub as hub_module
-from timm_wavemix.cards import make_card, read_facts
+from timm_wavemix.cards import make_card, read_metadata
 
 ROOT = Path(__file__).parents[2]
 
@@ -276,10 +276,10 @@ def test_a_converted_folder_is_the_model(tmp_path, name):
 
 @pytest.mark.parametrize('name', OFFICIAL)
 def test_a_card_says_whose_the_figures_are(name):
-    facts = read_facts(ROOT / 'hub_configs' / f'{name}.yaml')
-    card = make_card(timm.create_model(name), f'org/{name}', facts)
+    metadata = read_metadata(ROOT / 'hub_configs' / f'{name}.yaml')
+    card = make_card(timm.create_model(name), f'org/{name}', metadata)
     assert (card.data.license, card.data.base_model) == ('unknown', 'cloudwalker/wavemix')
-    assert [result.metric_value for result in card.data.eval_results] == [float(facts['metrics']['top1'])]
+    assert [result.metric_value for result in card.data.eval_results] == [float(metadata['metrics']['top1'])]
     assert "**Metrics, source:** the authors' claim" in card.text
     assert ('assumed' in card.text) == (name in INPUT_ASSUMED)
     assert 'arXiv:2205.14375' in card.text and 'arXiv:2203.03689' not in card.text
@@ -367,7 +367,7 @@ def test_verify_settles_what_the_authors_files_are(server, cifar10, monkeypatch,
     assert sum('/resolve/' in request and 'Saved_Models_Weights' in request for request in server.requests) >= 2
 
     # figures that hold, and logits that do not
-    monkeypatch.setattr(convert_official, 'read_facts', lambda file: {'metrics': {'top1': '100.00'}})
+    monkeypatch.setattr(convert_official, 'read_metadata', lambda file: {'metrics': {'top1': '100.00'}})
     assert convert_official.verify(names, cifar10)
     rename = hub_module.checkpoint_filter_fn
     monkeypatch.setattr(hub_module, 'checkpoint_filter_fn', lambda weights, model: {
