@@ -547,6 +547,8 @@ def markdown(
         'It shows how far each model comes with little training, each with the best of a few learning rates. It '
         "doesn't show how accurate a model gets when trained to the end, as in the paper: one that learns more slowly "
         "may end up better. The paper's column is of other images: its order is there to be compared, not its figures.",
+        'The running averages of batch norms lag behind in a training of few updates, so the model is worse in '
+        'evaluation than its loss says: after a dozen updates, it may be no better than chance.',
         'The standard deviation has the choice of weights and training images in it, not that of the test images, '
         f'whose standard error is up to {50 / math.sqrt(settings.test_images):.1f} points and the same images for all.',
         '## How it was done',
