@@ -59,7 +59,7 @@ def draw(accuracies: Dict[str, float], results: Results) -> 'Figure':
         raise ValueError(
             f'The report lacks {", ".join(missing)}: run scripts/benchmarks/efficiency.py with --models that include '
             'them.')
-    size = results.costs[0].image_size
+    size, batch_size = results.costs[0].image_size, results.costs[0].batch_size
     figure = Figure(figsize=(12, 5), dpi=150, layout='constrained')
     charts = left, right = figure.subplots(1, 2, sharey=True)
     for name, top1 in accuracies.items():
@@ -69,7 +69,7 @@ def draw(accuracies: Dict[str, float], results: Results) -> 'Figure':
             chart.plot(x, top1, 'o', color=color)
             chart.annotate(name, (x, top1), xytext=(0, 6), textcoords='offset points', ha='center')
     left.set(xlabel='parameters (million)', ylabel='top-1 on Fashion-MNIST (%)', title='the best are top left')
-    right.set(xlabel=f'inference (images/s of {size}x{size}, fp32)', title='the best are top right')
+    right.set(xlabel=f'inference (images/s of {size}x{size}, batches of {batch_size}, fp32)', title='the best are top right')
     for chart in charts:
         chart.set(xscale='log')
         chart.margins(x=0.25, y=0.15)
