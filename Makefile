@@ -4,7 +4,7 @@ JOBS ?= 2
 LOWEST = .venv-lowest
 bin = $(1)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PYTEST = $(call bin,$(VENV))/python -m pytest
-PARALLEL = OMP_NUM_THREADS=1 $(PYTEST) --numprocesses $(JOBS) --dist loadfile
+PARALLEL = --numprocesses $(JOBS) --dist loadfile
 
 .PHONY: demo unit test test-all test-lowest lint
 
@@ -18,16 +18,16 @@ unit: $(VENV)/test
 
 # All tests but the slow ones: under ten minutes.
 test: $(VENV)/test
-	$(PARALLEL)
+	OMP_NUM_THREADS=1 $(PYTEST) $(PARALLEL)
 
 # The slow ones too. TIMM_CHECKOUT=DIR adds those of timm's own scripts (scripts/clone_timm.py gets one).
 test-all: $(VENV)/test
-	$(PARALLEL) -m "not full_test_set"
+	OMP_NUM_THREADS=1 $(PYTEST) $(PARALLEL) -m "not full_test_set"
 
 # The tests of the package with the lowest torch, timm and huggingface_hub that pyproject.toml allows.
 test-lowest: $(LOWEST)/test
-	$(call bin,$(LOWEST))/python -m pytest -m "not slow and not recent_torch" tests/unit/test_wavelet.py \
-		tests/unit/test_wavemix.py tests/unit/test_mixers.py tests/integration/test_pretrained.py \
+	OMP_NUM_THREADS=1 $(call bin,$(LOWEST))/python -m pytest $(PARALLEL) -m "not slow and not recent_torch" \
+		tests/unit/test_wavelet.py tests/unit/test_wavemix.py tests/unit/test_mixers.py tests/integration/test_pretrained.py \
 		tests/integration/test_hub.py tests/integration/test_hub_faults.py tests/integration/test_hub_input.py \
 		tests/integration/test_cards.py
 

@@ -544,9 +544,10 @@ def markdown(
     parts += [
         f'![Accuracy against parameters and against speed]({picture})',
         '## What this shows, and what not',
-        'It shows how far each model comes with little training, each with the best of a few learning rates. It '
-        "doesn't show how accurate a model gets when trained to the end, as in the paper: one that learns more slowly "
-        "may end up better. The paper's column is of other images: its order is there to be compared, not its figures.",
+        "It shows how far each model comes with little training. It doesn't show how accurate a model gets when "
+        'trained to the end, as in the paper: one that learns more slowly may end up better.',
+        *(["The paper's column is of other images: its order is there to be compared, not its figures."] if papers
+          else []),
         'The running averages of batch norms lag behind in a training of few updates, so the model is worse in '
         'evaluation than its loss says: after a dozen updates, it may be no better than chance.',
         'The standard deviation has the choice of weights and training images in it, not that of the test images, '
