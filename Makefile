@@ -27,9 +27,9 @@ test-all: $(VENV)/test
 # The tests of the package with the lowest torch, timm and huggingface_hub that pyproject.toml allows.
 test-lowest: $(LOWEST)/test
 	OMP_NUM_THREADS=1 $(call bin,$(LOWEST))/python -m pytest $(PARALLEL) -m "not slow and not recent_torch" \
-		tests/unit/test_wavelet.py tests/unit/test_wavemix.py tests/unit/test_mixers.py tests/integration/test_pretrained.py \
-		tests/integration/test_hub.py tests/integration/test_hub_faults.py tests/integration/test_hub_input.py \
-		tests/integration/test_cards.py
+		tests/unit/test_wavelet.py tests/unit/test_wavemix.py tests/unit/test_mixers.py \
+		tests/integration/test_pretrained.py tests/integration/test_hub.py tests/integration/test_hub_faults.py \
+		tests/integration/test_hub_input.py tests/integration/test_cards.py
 
 # ruff, and mypy for the types that py.typed promises.
 lint: $(VENV)/lint

@@ -69,7 +69,8 @@ def draw(accuracies: Dict[str, float], results: Results) -> 'Figure':
             chart.plot(x, top1, 'o', color=color)
             chart.annotate(name, (x, top1), xytext=(0, 6), textcoords='offset points', ha='center')
     left.set(xlabel='parameters (million)', ylabel='top-1 on Fashion-MNIST (%)', title='the best are top left')
-    right.set(xlabel=f'inference (images/s of {size}x{size}, batches of {batch_size}, fp32)', title='the best are top right')
+    right.set(
+        xlabel=f'inference (images/s of {size}x{size}, batches of {batch_size}, fp32)', title='the best are top right')
     for chart in charts:
         chart.set(xscale='log')
         chart.margins(x=0.25, y=0.15)
