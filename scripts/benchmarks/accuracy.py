@@ -60,14 +60,14 @@ def draw(accuracies: Dict[str, float], results: Results) -> 'Figure':
             f'The report lacks {", ".join(missing)}: run scripts/benchmarks/efficiency.py with --models that include '
             'them.')
     size, batch_size = results.costs[0].image_size, results.costs[0].batch_size
-    figure = Figure(figsize=(12, 5), dpi=150, layout='constrained')
+    figure = Figure(figsize=(14, 5), dpi=150, layout='constrained')
     charts = left, right = figure.subplots(1, 2, sharey=True)
     for name, top1 in accuracies.items():
         color = BLUE if name.startswith('wavemix') else GREY
         values = results.cost(name).params / 1e6, results.speed(name, INFERENCE).images_per_second
         for chart, x in zip(charts, values):
             chart.plot(x, top1, 'o', color=color)
-            chart.annotate(name, (x, top1), xytext=(0, 6), textcoords='offset points', ha='center')
+            chart.annotate(name, (x, top1), xytext=(0, 6), textcoords='offset points', ha='center', fontsize=8)
     left.set(xlabel='parameters (million)', ylabel='top-1 on Fashion-MNIST (%)', title='the best are top left')
     right.set(
         xlabel=f'inference (images/s of {size}x{size}, batches of {batch_size}, fp32)', title='the best are top right')
