@@ -211,7 +211,7 @@ def percentage(a: Sequence[int], b: Sequence[int]) -> float:
 
 def ratio(result: Dict[str, Any], reference: Optional[Dict[str, Any]]) -> Optional[float]:
     """How many times as fast as the reference with one image, round by round."""
-    if reference is None:
+    if 'batch 1' not in result or 'batch 1' not in (reference or {}):
         return None
     return statistics.median(
         theirs / ours for ours, theirs in zip(result['batch 1']['rounds'], reference['batch 1']['rounds']))
@@ -219,16 +219,17 @@ def ratio(result: Dict[str, Any], reference: Optional[Dict[str, Any]]) -> Option
 
 def table(results: Dict[str, Dict[str, Any]]) -> str:
     rows = []
-    for runtime in (key for key in TITLES if 'batch 1' in results.get(key, {})):
+    for runtime in (key for key in TITLES if results.get(key)):
         result = results[runtime]
         memory, top1 = result.get('memory'), result.get('top1')
+        one, many = (result.get(f'batch {n}', {}) for n in BATCHES)  # empty without speed
         rows.append([
             TITLES[runtime],
             f'{result["bytes"] / 1e6:.2f}',
-            three_digits(result['batch 1']['milliseconds']),
-            three_digits(result['batch 1']['percentile_95']),
+            three_digits(one.get('milliseconds')),
+            three_digits(one.get('percentile_95')),
             three_digits(ratio(result, results.get('eager'))),
-            three_digits(64e3 / result['batch 64']['milliseconds']),
+            three_digits(64e3 / many['milliseconds'] if many else None),
             f'{memory / 2 ** 20:.0f}' if memory else '–',
             '–' if top1 is None else f'{top1:.2f}',
             '–' if result.get('agreement') is None else f'{result["agreement"]:.2f}',
@@ -344,7 +345,7 @@ def main() -> None:
                 for runtime in sorted(files.keys() & set(classified), key=lambda runtime: runtime != REFERENCE):
                     if images is None:
                         images, labels = test_images(name, args.data, Path(temporary))
-                    result = measured.setdefault(runtime, {})
+                    result = measured.setdefault(runtime, dict(bytes=file_size(files[runtime])))
                     step = 10 if runtime in SAME else 1
                     try:
                         classes = classify(runtime, name, files[runtime], images, step)
