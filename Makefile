@@ -12,11 +12,11 @@ PARALLEL = --numprocesses $(JOBS) --dist loadfile
 demo: $(VENV)/demo
 	$(call bin,$(VENV))/python scripts/demo.py
 
-# The tests to run while you work: under a minute.
+# The tests to run while you work: about a minute.
 unit: $(VENV)/test
 	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not recent_torch" tests/unit
 
-# All tests but the slow ones: under ten minutes.
+# All tests but the slow ones: a quarter of an hour on two cores.
 test: $(VENV)/test
 	OMP_NUM_THREADS=1 $(PYTEST) $(PARALLEL)
 

@@ -370,7 +370,7 @@ def build(
     _check_same(loaded, folder, source)
 
     card = Path(source) / 'README.md'
-    if card.is_file() and not _is_name(source):  # somebody wrote it
+    if card.is_file():  # somebody wrote it
         with _blame(f"The README.md of '{source}' is not fit to be sent, correct it"):
             check_card(card.read_text(encoding='utf-8'))
         (folder / 'README.md').write_bytes(card.read_bytes())
@@ -591,7 +591,7 @@ def _check_ignored(files: List[CommitOperationAdd], repo_id: str) -> None:
     ignored = [file.path_in_repo for file in files if file._should_ignore]
     if ignored:
         raise ValueError(
-            f"the .gitignore in {repo_id} keeps {' and '.join(ignored)} out of commits: take that rule out of it.")
+            f"the .gitignore in {repo_id} keeps {' and '.join(ignored)} out of commits: take its rules for them out.")
 
 
 def _hashes(folder: Path) -> Dict[str, Tuple[str, str]]:

@@ -345,7 +345,6 @@ def main() -> None:
                 for runtime in sorted(files.keys() & set(classified), key=lambda runtime: runtime != REFERENCE):
                     if images is None:
                         images, labels = test_images(name, args.data, Path(temporary))
-                    result = measured.setdefault(runtime, dict(bytes=file_size(files[runtime])))
                     step = 10 if runtime in SAME else 1
                     try:
                         classes = classify(runtime, name, files[runtime], images, step)
@@ -353,6 +352,7 @@ def main() -> None:
                         key = f'{name} in {TITLES[runtime]}'
                         report['remarks'][key] = f'{key}: {error}'
                         continue
+                    result = measured.setdefault(runtime, dict(bytes=file_size(files[runtime])))
                     if runtime == REFERENCE:
                         report['classes'][name] = ''.join(map(str, classes))
                     if step == 1:

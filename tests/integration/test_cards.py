@@ -280,7 +280,7 @@ def test_inline_text_is_one_line(text):
     assert len(inline(text).splitlines()) <= 1 and '|' not in inline(text)
 
 
-def test_facts_of_another_model_may_lack_a_data_set(model, tmp_path, monkeypatch):
+def test_metadata_of_another_model_may_lack_a_data_set(model, tmp_path, monkeypatch):
     (tmp_path / 'wavemix_32_5.yaml').write_text('use: {input: photos}\n', encoding='utf-8')
     monkeypatch.setattr(cards, 'hub_configs', lambda: tmp_path)
     model.pretrained_cfg['label_names'] = list('abcdefg')

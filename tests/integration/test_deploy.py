@@ -268,6 +268,16 @@ def test_benchmark_tells_what_fails_and_goes_on(measure, monkeypatch):
     assert 'mobilenetv3_small_100 in onnxruntime: RuntimeError, no such operator' in report
 
 
+def test_what_cannot_classify_has_a_remark_and_no_row(measure, monkeypatch):
+    def fail(*args):
+        raise RuntimeError('no such operator')
+
+    monkeypatch.setattr(benchmark, 'classify', fail)
+    results, report = measure('--models', 'wavemix_lite_8_5', '--runtimes', 'eager', '--skip', 'speed')
+    assert results == {'wavemix_lite_8_5': {}}
+    assert len(markdown_rows(report)[0]) == 2 and 'wavemix_lite_8_5 in PyTorch, eager: no such operator' in report
+
+
 def test_results_of_another_machine_are_refused(measure, tmp_path, capsys):
     file = tmp_path / 'deploy.json'
     results = dict(results={}, remarks={}, classes={}, machine='4 cores of another CPU', software='torch 2.6')

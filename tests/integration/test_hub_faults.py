@@ -266,8 +266,11 @@ def test_repository_that_may_be_left_is_named_as_such(server, push):
 
 
 @pytest.mark.parametrize('content, files', [
+    ('*.safetensors', 'model.safetensors'),
     ('# weights\n/model.*', 'model.safetensors'),
+    ('*.md\n', 'README.md'),
     ('*', 'README.md and config.json and model.safetensors'),
+    ('**/config.json', 'config.json'),
 ])
 def test_gitignore_that_would_drop_files_is_named_before_the_commit(server, push, content, files):
     assert push(NAME, '--repo-id', 'org/model')[0] == 0
@@ -275,8 +278,8 @@ def test_gitignore_that_would_drop_files_is_named_before_the_commit(server, push
     commits = len(server.repos['org/model'].commits)
     code, _, err = push(NAME, '--repo-id', 'org/model')
     assert code == 1 and err == (
-        f'push: Nothing was published: the .gitignore in org/model keeps {files} out of commits: take that rule out of '
-        'it.\n')
+        f'push: Nothing was published: the .gitignore in org/model keeps {files} out of commits: take its rules for '
+        'them out.\n')
     assert len(server.repos['org/model'].commits) == commits
 
 
