@@ -4,17 +4,13 @@ GMACs are those of one image at the model's own size, counted by fvcore as in ti
 the Fourier transforms of the FNets. Data sets and accuracies are those of hub_configs/.
 """
 import logging
-from pathlib import Path
 from typing import List
 
 import timm
 import torch
-import yaml
 from fvcore.nn import FlopCountAnalysis
 
-import timm_wavemix  # noqa: F401  registers the models
-
-HUB_CONFIGS = Path(__file__).parents[1] / 'hub_configs'
+from timm_wavemix.cards import hub_configs, read_metadata
 
 
 def row(name: str) -> str:
@@ -23,11 +19,11 @@ def row(name: str) -> str:
     size = model.pretrained_cfg['input_size']
     params = sum(p.numel() for p in model.parameters()) / 1e6
     gmacs = FlopCountAnalysis(model, torch.zeros(1, *size)).total() / 1e9
-    file = HUB_CONFIGS / f'{name}.yaml'
+    file = hub_configs() / f'{name}.yaml'
     if file.exists():
-        config = yaml.safe_load(file.read_text(encoding='utf-8'))
-        metrics = config['metrics']
-        dataset, top1 = config['dataset']['name'], f'{metrics["top1"]:.2f}'
+        metadata = read_metadata(file)
+        metrics = metadata['metrics']
+        dataset, top1 = metadata['dataset']['name'], f'{float(metrics["top1"]):.2f}'
         source = metrics.get('source', f'[measured](hub_configs/{file.name})')
         if 'note' in metrics:
             source += f', {metrics["note"].partition(";")[0]}'

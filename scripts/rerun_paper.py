@@ -33,7 +33,7 @@ import torch.nn.functional as F
 import yaml
 from timm.data import create_dataset
 
-import lib.baselines  # noqa: F401  registers the models
+from lib.baselines import size_kwargs  # importing it registers the models
 from lib.evaluate import balanced_order
 from lib.published import DATA_SETS, FAMILIES, PAPER, TOP1
 from lib.report import (
@@ -109,18 +109,13 @@ def load_recipe(name: str, data_dir: Path) -> Recipe:
 def model_kwargs(model: str, recipe: Recipe) -> Dict[str, Any]:
     """Arguments by which the paper's model for these images differs from the registered one."""
     family = next(family for family, names in FAMILIES.items() if model in names)
-    size = recipe.settings['input_size'][1]
     if family in ('WaveMix', 'WaveMix-Lite', '2-D FNet', '2-D MLP-Mixer'):
         kwargs: Dict[str, Any] = dict(proj_drop_rate=DROPOUT)
     else:
         kwargs = dict(drop_rate=DROPOUT)
-    if family == 'WaveMix':
-        kwargs['levels'] = (size - 1).bit_length() - 1  # to 2x2
     if family == 'WaveMix-Lite' and 'stem_stride' in recipe.settings['model_kwargs']:
         kwargs['stem_stride'] = recipe.settings['model_kwargs']['stem_stride']
-    if timm.get_pretrained_cfg(model).fixed_input_size:
-        kwargs['img_size'] = size
-    return kwargs
+    return {**kwargs, **size_kwargs(model, recipe.settings['input_size'][1])}
 
 
 def create_model(model: str, recipe: Recipe) -> torch.nn.Module:

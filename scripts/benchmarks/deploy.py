@@ -2,8 +2,10 @@
 
 Each model and runtime has a process of its own. The processes of a model take turns, in alternating rounds, on random
 images of 28x28; "1f138ab" is the eager mode of another checkout (--baseline). Latency is the time from an array of one
-image to an array of logits. Memory is the most that the process has had when it has run batches of 1 and of 64, with
-Python and the runtime in it.
+image to an array of logits, in a process of one thread and in one of a thread for each core. Its 95th percentile and
+how many times as fast as eager it is are those of the quicker one, of eager too. Images per second and memory are those
+with all threads. Memory is the most that the process has had when it has run batches of 1 and of 64, with Python and
+the runtime in it.
 
 Top-1 is that of the same shipped weights on all test images, preprocessed alike, whatever the runtime; nothing was
 selected by it. The recipe of the static int8 files was chosen on validation images, their ranges come from 500 training
@@ -24,6 +26,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
@@ -63,7 +66,7 @@ BASELINE = '1f138ab'
 REFERENCE = 'onnx'
 SAME = {*PYTORCH, 'aoti', 'onnx-fp16', 'openvino', 'executorch'}  # the rows in float, as the reference
 TITLES = {BASELINE: f'PyTorch, eager, at {BASELINE}', **PYTORCH, **{name: r.title for name, r in RUNTIMES.items()}}
-BATCHES = 1, 64
+BATCH = 64
 MIN_SECONDS = 0.3  # of the calls of a round
 Results = Dict[str, Dict[str, Dict[str, Any]]]  # by model and runtime
 
@@ -73,13 +76,13 @@ Results = Dict[str, Dict[str, Dict[str, Any]]]  # by model and runtime
 class Worker:
     """A process with a model in a runtime."""
 
-    def __init__(self, runtime: str, model: str, file: Path, baseline: Optional[Path]):
+    def __init__(self, runtime: str, model: str, file: Path, threads: int, baseline: Optional[Path] = None):
         checkouts = [str(baseline)] if runtime == BASELINE else []
         path = [*checkouts, str(Path(__file__).parent), *sys.path[1:]]
         kind = 'eager' if runtime == BASELINE else runtime
         self.log = tempfile.TemporaryFile('w+')  # noqa: SIM115  closed with the process
         self.process = subprocess.Popen(
-            [sys.executable, '-m', 'lib.worker', kind, model, str(file), str(torch.get_num_threads())],
+            [sys.executable, '-m', 'lib.worker', kind, model, str(file), str(threads)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
             env={**os.environ, 'PYTHONPATH': os.pathsep.join(path)})
 
@@ -102,7 +105,8 @@ class Worker:
         return json.loads(answer)
 
     def close(self) -> None:
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):  # it may have failed
+            self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
         self.log.close()
@@ -149,34 +153,41 @@ def measure_speed(
         name: str, files: Dict[str, Path], rounds: int, baseline: Optional[Path]
 ) -> Tuple[Dict[str, Dict[str, Any]], List[str]]:
     """Size, seconds and memory of a model in these runtimes, and a remark on each that fails."""
-    workers, results, remarks = {}, {}, []
+    results: Dict[str, Dict[str, Any]] = {}
+    remarks = []
     input_size = create(name).pretrained_cfg['input_size']
-    calls: Dict[Tuple[str, int], int] = {}
+    all_threads = torch.get_num_threads()
+    workers: Dict[Tuple[str, int], Worker] = {}
+    calls: Dict[Tuple[str, int, int], int] = {}  # in a round, by runtime, threads and size of the batch
     try:
         for runtime, file in files.items():
-            workers[runtime] = Worker(runtime, name, file, baseline)
-            results[runtime] = dict(bytes=file_size(file))
+            result: Dict[str, Any] = dict(bytes=file_size(file), latency={})
             try:
-                for n in BATCHES:
-                    shape = n, *input_size
-                    workers[runtime].ask(do='time', shape=shape, calls=3)  # warms up
-                    seconds = min(workers[runtime].ask(do='time', shape=shape, calls=3))
-                    calls[runtime, n] = max(1, round(MIN_SECONDS / seconds))
-                results[runtime]['memory'] = workers[runtime].ask(do='tell memory')
+                for threads in sorted({1, all_threads}):
+                    worker = workers[runtime, threads] = Worker(runtime, name, file, threads, baseline)
+                    for n in (1, BATCH) if threads == all_threads else (1,):
+                        worker.ask(do='time', shape=(n, *input_size), calls=3)  # warms up
+                        quickest = min(worker.ask(do='time', shape=(n, *input_size), calls=3))
+                        calls[runtime, threads, n] = max(1, round(MIN_SECONDS / quickest))
+                result['memory'] = worker.ask(do='tell memory')  # all threads come last
+                results[runtime] = result
             except RuntimeError as error:
                 remarks.append(f'{name} in {TITLES[runtime]}: {error}')
-                workers.pop(runtime).close()
-                del results[runtime]
-        for n in BATCHES:
-            seconds = {runtime: [] for runtime in workers}
-            for _ in tqdm(range(rounds), desc=f'{name}, batch {n}', unit=' rounds', leave=False):
-                for runtime, worker in workers.items():
-                    seconds[runtime].append(worker.ask(do='time', shape=(n, *input_size), calls=calls[runtime, n]))
-            for runtime, rows in seconds.items():
-                results[runtime][f'batch {n}'] = dict(
-                    milliseconds=1e3 * float(np.median(np.concatenate(rows))),
-                    percentile_95=1e3 * float(np.percentile(np.concatenate(rows), 95)),
-                    rounds=[1e3 * statistics.median(row) for row in rows])
+        calls = {key: count for key, count in calls.items() if key[0] in results}
+        seconds = {key: [] for key in calls}
+        for _ in tqdm(range(rounds), desc=name, unit=' rounds', leave=False):
+            for (runtime, threads, n), count in calls.items():
+                seconds[runtime, threads, n].append(
+                    workers[runtime, threads].ask(do='time', shape=(n, *input_size), calls=count))
+        for (runtime, threads, n), rows in seconds.items():
+            measured = dict(
+                milliseconds=1e3 * float(np.median(np.concatenate(rows))),
+                percentile_95=1e3 * float(np.percentile(np.concatenate(rows), 95)),
+                rounds=[1e3 * statistics.median(row) for row in rows])
+            if n == 1:
+                results[runtime]['latency'][str(threads)] = measured  # a string, as JSON would make of it
+            else:
+                results[runtime]['batch'] = measured
     finally:
         for worker in workers.values():
             worker.close()
@@ -185,7 +196,7 @@ def measure_speed(
 
 def classify(runtime: str, name: str, file: Path, images: Path, step: int) -> List[int]:
     """The class of every image, or every `step`-th one, of a file."""
-    worker = Worker(runtime, name, file, None)
+    worker = Worker(runtime, name, file, torch.get_num_threads())
     try:
         return worker.ask(do='classify', images=str(images), step=step)
     finally:
@@ -207,36 +218,71 @@ def percentage(a: Sequence[int], b: Sequence[int]) -> float:
     return 100 * float(np.mean(np.equal(a, b)))
 
 
+def measure_accuracy(
+        name: str, files: Dict[str, Path], data: Path, reference: Optional[str]
+) -> Tuple[Dict[str, Dict[str, Any]], Optional[str], List[str]]:
+    """Top-1 and agreement of a model in these runtimes, the reference's classes, and a remark on each that fails.
+
+    Args:
+        reference: A digit for each test image, where `files` has not the reference itself.
+    """
+    results, remarks = {}, []
+    with tempfile.TemporaryDirectory() as folder:
+        images, labels = test_images(name, data, Path(folder))
+        for runtime in sorted(files, key=lambda runtime: runtime != REFERENCE):
+            step = 10 if runtime in SAME else 1
+            try:
+                classes = classify(runtime, name, files[runtime], images, step)
+            except RuntimeError as error:
+                remarks.append(f'{name} in {TITLES[runtime]}: {error}')
+                continue
+            results[runtime] = dict(bytes=file_size(files[runtime]))
+            if runtime == REFERENCE:
+                reference = ''.join(map(str, classes))
+            if step == 1:
+                results[runtime]['top1'] = percentage(classes, labels)
+            if reference is not None:
+                results[runtime]['agreement'] = percentage(classes, list(map(int, reference))[::step])
+    return results, reference, remarks
+
+
 # Report
 
-def ratio(result: Dict[str, Any], reference: Optional[Dict[str, Any]]) -> Optional[float]:
+def quicker(result: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    """The latency with the number of threads that is quicker, None where it was not measured."""
+    return min(result.get('latency', {}).values(), key=lambda measured: measured['milliseconds'], default=None)
+
+
+def ratio(result: Dict[str, Any], reference: Dict[str, Any]) -> Optional[float]:
     """How many times as fast as the reference with one image, round by round."""
-    if 'batch 1' not in result or 'batch 1' not in (reference or {}):
+    ours, theirs = quicker(result), quicker(reference)
+    if ours is None or theirs is None:
         return None
-    return statistics.median(
-        theirs / ours for ours, theirs in zip(result['batch 1']['rounds'], reference['batch 1']['rounds']))
+    return statistics.median(b / a for a, b in zip(ours['rounds'], theirs['rounds']))
 
 
 def table(results: Dict[str, Dict[str, Any]]) -> str:
+    threads = sorted({count for result in results.values() for count in result.get('latency', {})}, key=int)
     rows = []
     for runtime in (key for key in TITLES if results.get(key)):
         result = results[runtime]
+        latency, best, batch = result.get('latency', {}), quicker(result), result.get('batch')
         memory, top1 = result.get('memory'), result.get('top1')
-        one, many = (result.get(f'batch {n}', {}) for n in BATCHES)  # empty without speed
         rows.append([
             TITLES[runtime],
             f'{result["bytes"] / 1e6:.2f}',
-            three_digits(one.get('milliseconds')),
-            three_digits(one.get('percentile_95')),
-            three_digits(ratio(result, results.get('eager'))),
-            three_digits(64e3 / many['milliseconds'] if many else None),
+            *(three_digits(latency[count]['milliseconds'] if count in latency else None) for count in threads),
+            three_digits(best and best['percentile_95']),
+            three_digits(ratio(result, results.get('eager', {}))),
+            three_digits(batch and 1e3 * BATCH / batch['milliseconds']),
             f'{memory / 2 ** 20:.0f}' if memory else '–',
             '–' if top1 is None else f'{top1:.2f}',
             '–' if result.get('agreement') is None else f'{result["agreement"]:.2f}',
         ])
     return markdown_table(
-        ['runtime', 'file (MB)', 'one image (ms)', '95th percentile (ms)', 'times as fast as eager',
-         'images/s at 64', 'memory (MiB)', 'top-1 (%)', 'agreement (%)'], rows)
+        ['runtime', 'file (MB)', *(f'one image, {count} thread{"s" * (count != "1")} (ms)' for count in threads),
+         '95th percentile (ms)', 'times as fast as eager', f'images/s at {BATCH}', 'memory (MiB)', 'top-1 (%)',
+         'agreement (%)'], rows)
 
 
 def markdown(results: Results, remarks: Sequence[str], machine: str, software: str, picture: str) -> str:
@@ -258,14 +304,16 @@ def draw(results: Results) -> 'Figure':
     ax = figure.subplots()
     points = [
         (name, runtime, result) for name in SHIPPED if name in results for runtime, result in results[name].items()
-        if (runtime in RUNTIMES or runtime == 'eager') and 'batch 1' in result and top1(name, runtime) is not None]
+        if (runtime in RUNTIMES or runtime == 'eager') and quicker(result) and top1(name, runtime) is not None]
     styles = marker_styles([runtime for _, runtime, _ in points])
     for (name, runtime, result), style in zip(points, styles):
-        point = result['batch 1']['milliseconds'], top1(name, runtime)
+        point = quicker(result)['milliseconds'], top1(name, runtime)
         ax.plot(*point, label=TITLES[runtime] if style['marker'] == 'o' else None, **style)
         if runtime == 'onnx':
             ax.annotate(name, point, xytext=(6, 6), textcoords='offset points')
-    ax.set(xscale='log', xlabel='one image (ms)', ylabel='top-1 on the test images (%)')
+    ax.set(
+        xscale='log', xlabel='one image, with the quicker number of threads (ms)',
+        ylabel='top-1 on the test images (%)')
     if points:
         ax.legend()
     return figure
@@ -318,49 +366,40 @@ def main() -> None:
             '`pip install --group deploy` does.')
     for key in available:
         report['remarks'].pop(key, None)
+
+    def keep(name: str, rows: Dict[str, Dict[str, Any]], remarks: Sequence[str]) -> None:
+        for runtime, row in rows.items():
+            results[name].setdefault(runtime, {}).update(row)
+        report['remarks'].update({remark.partition(':')[0]: remark for remark in remarks})
+        write_text_whole(args.json, json.dumps(report))
+
     try:
         with tempfile.TemporaryDirectory() as temporary:
             folder = args.files or Path(temporary)
             folder.mkdir(exist_ok=True)
             for name in tqdm(args.models, unit=' models'):
+                measured = results.setdefault(name, {})
                 baseline = [BASELINE] if args.baseline and name in SHIPPED else []
                 timed = [  # a rerun does not try again what has failed
                     key for key in baseline + available if f'{name} in {TITLES[key]}' not in report['remarks']]
-                measured = results.setdefault(name, {})
-                speed = args.skip != 'speed' and any('batch 1' not in measured.get(key, {}) for key in timed)
                 classified = [
                     key for key in timed
                     if key != BASELINE and args.skip != 'accuracy' and name in SHIPPED
                     and not {'top1', 'agreement'} & measured.get(key, {}).keys()]
+                speed = args.skip != 'speed' and any('latency' not in measured.get(key, {}) for key in timed)
                 files, remarks = write_files(name, timed if speed else classified, args.data, folder)
+                keep(name, {}, remarks)
                 if speed:
-                    speeds, failures = measure_speed(name, files, args.rounds, args.baseline)
-                    remarks += failures
-                    for runtime, result in speeds.items():
-                        measured.setdefault(runtime, {}).update(result)
-                    files = {runtime: file for runtime, file in files.items() if runtime in speeds}
-                report['remarks'].update({remark.partition(':')[0]: remark for remark in remarks})
-                write_text_whole(args.json, json.dumps(report))
-                images, labels = None, []
-                for runtime in sorted(files.keys() & set(classified), key=lambda runtime: runtime != REFERENCE):
-                    if images is None:
-                        images, labels = test_images(name, args.data, Path(temporary))
-                    step = 10 if runtime in SAME else 1
-                    try:
-                        classes = classify(runtime, name, files[runtime], images, step)
-                    except RuntimeError as error:
-                        key = f'{name} in {TITLES[runtime]}'
-                        report['remarks'][key] = f'{key}: {error}'
-                        continue
-                    result = measured.setdefault(runtime, dict(bytes=file_size(files[runtime])))
-                    if runtime == REFERENCE:
-                        report['classes'][name] = ''.join(map(str, classes))
-                    if step == 1:
-                        result['top1'] = percentage(classes, labels)
-                    if name in report['classes']:  # the reference is the first
-                        expected = list(map(int, report['classes'][name]))
-                        result['agreement'] = percentage(classes, expected[::step])
-                    write_text_whole(args.json, json.dumps(report))
+                    rows, remarks = measure_speed(name, files, args.rounds, args.baseline)
+                    keep(name, rows, remarks)
+                    files = {key: file for key, file in files.items() if key in rows}
+                files = {key: file for key, file in files.items() if key in classified}
+                if files:
+                    reference = report['classes'].get(name)
+                    rows, reference, remarks = measure_accuracy(name, files, args.data, reference)
+                    if reference is not None:
+                        report['classes'][name] = reference
+                    keep(name, rows, remarks)
         picture = args.output.with_suffix('.png')
         draw(results).savefig(picture)
         args.output.write_text(markdown(

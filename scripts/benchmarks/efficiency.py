@@ -20,7 +20,7 @@ import torch
 import torch.nn as nn
 from timm.utils import reparameterize_model
 
-import lib.baselines  # noqa: F401  registers the models
+from lib.baselines import size_kwargs  # importing it registers the models
 from lib.measure import BF16, BUDGET, CHECKPOINTED, FP32, METHOD, MODES, Case, Results, error_kind, measure
 from lib.published import FAMILIES, INFERENCE, PAPER, TRAIN
 from lib.reference import authors_lite_model, plain_model
@@ -65,12 +65,7 @@ def create(name: str, image_size: int) -> nn.Module:
     Raises:
         ImportError: A package is not installed.
     """
-    kwargs = {}
-    if timm.get_pretrained_cfg(name).fixed_input_size:
-        kwargs['img_size'] = image_size
-    if name in FAMILIES['WaveMix']:
-        kwargs['levels'] = max(1, (image_size - 1).bit_length() - 1)  # each halves the map, down to 2x2
-    return timm.create_model(name, num_classes=10, **kwargs)
+    return timm.create_model(name, num_classes=10, **size_kwargs(name, image_size))
 
 
 def create_cases(

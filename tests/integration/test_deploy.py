@@ -230,7 +230,7 @@ def test_benchmark_has_a_row_for_each_runtime_and_measures_nothing_twice(measure
         '--models', 'wavemix_16_5', 'mobilenetv3_small_100', '--runtimes', 'eager', 'onnx', 'onnx-int8-dynamic',
         'executorch')
     accuracies, report = measure(*options, '--skip', 'speed')
-    assert [row[2] for row in markdown_rows(report)[0][2:]] == ['–'] * 3
+    assert [row[2] for row in markdown_rows(report)[0][2:]] == ['–'] * 3  # nothing but sizes and accuracies
     eager, fp32, int8 = (accuracies['wavemix_16_5'][key] for key in ('eager', 'onnx', 'onnx-int8-dynamic'))
     assert eager.keys() == {'bytes', 'agreement'} and eager['agreement'] == 100.
     assert fp32['top1'] >= 80. and fp32['agreement'] == 100.
@@ -251,11 +251,17 @@ def test_benchmark_has_a_row_for_each_runtime_and_measures_nothing_twice(measure
     assert measure(*options) == (results, report)
 
 
-def test_benchmark_takes_a_model_of_grey_images(measure):
-    results, _ = measure('--models', 'wavemix_lite_8_5', '--runtimes', 'eager', 'onnx', 'onnx-int8')
+def test_benchmark_takes_a_model_of_grey_images_and_times_it_with_one_thread_and_with_all(measure, monkeypatch):
+    monkeypatch.setattr(benchmark.torch, 'get_num_threads', lambda: 2)
+    results, report = measure('--models', 'wavemix_lite_8_5', '--runtimes', 'eager', 'onnx', 'onnx-int8')
     fp32, int8 = (results['wavemix_lite_8_5'][key] for key in ('onnx', 'onnx-int8'))
-    assert fp32['top1'] >= 80. and fp32['agreement'] == 100. and fp32['batch 64']['milliseconds'] > 0
+    assert fp32['top1'] >= 80. and fp32['agreement'] == 100. and fp32['batch']['milliseconds'] > 0
     assert int8['agreement'] >= 85.
+    assert fp32['latency'].keys() == {'1', '2'}
+    header, _, _, row, _ = markdown_rows(report)[0]
+    assert header[2:4] == ['one image, 1 thread (ms)', 'one image, 2 threads (ms)']
+    milliseconds = [fp32['latency'][threads]['milliseconds'] for threads in ('1', '2')]
+    assert list(map(float, row[2:4])) == pytest.approx(milliseconds, rel=0.01)
 
 
 def test_benchmark_tells_what_fails_and_goes_on(measure, monkeypatch):

@@ -25,7 +25,22 @@ from timm.layers import to_2tuple
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.convmixer import ConvMixer
 
+from .published import FAMILIES
+
 Size = Union[int, Tuple[int, int]]
+
+
+def size_kwargs(name: str, image_size: int) -> Dict[str, int]:
+    """Arguments by which a model of the comparison takes images of this size as in the paper.
+
+    WaveMix has as many levels as bring the map to 2x2.
+    """
+    kwargs = {}
+    if timm.get_pretrained_cfg(name).fixed_input_size:
+        kwargs['img_size'] = image_size
+    if name in FAMILIES['WaveMix']:
+        kwargs['levels'] = max(1, (image_size - 1).bit_length() - 1)
+    return kwargs
 
 
 def resnet(name: str, **kwargs: Any) -> nn.Module:
