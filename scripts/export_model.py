@@ -19,20 +19,24 @@ from torch import nn
 
 import timm_wavemix  # noqa: F401  registers the models
 from benchmarks.lib.report import output_file
-from benchmarks.lib.runtimes import RUNTIMES, calibration_images, write, write_onnx
+from benchmarks.lib.runtimes import RUNTIMES, calibration_images, check_output, write, write_onnx
 from timm_wavemix.hub import load_checkpoint
 
 
 def load(name: str, use_ema: bool = False) -> nn.Module:
-    """A trained model, by the name of a registered one or by a checkpoint of timm's train.py.
+    """A trained model, by a name of timm or by a checkpoint of its train.py.
 
     Raises:
         OSError, ValueError: It is no such checkpoint.
-        ValueError: The name is that of no model with weights.
+        OSError, RuntimeError: The Hub does not give the model.
+        ValueError: The name is that of no model with weights, or there are no EMA weights for a name.
     """
     if Path(name).is_file():
-        model = load_checkpoint(Path(name), use_ema)
-        return model.eval()
+        return load_checkpoint(Path(name), use_ema).eval()
+    if use_ema:
+        raise ValueError(f"'{name}' is no checkpoint: leave --use-ema out.")
+    if name.startswith(('hf-hub:', 'local-dir:')):
+        return timm.create_model(name, pretrained=True).eval()
     if not timm.is_model_pretrained(name):
         reason = 'has no weights' if timm.is_model(name) else 'is neither a model nor a file'
         raise ValueError(f"'{name}' {reason}: name a model with weights, or a checkpoint of train.py.")
@@ -62,6 +66,7 @@ def export(
         if runtime != 'onnx':
             raise ValueError(f'{runtime} holds for images of one size: leave --dynamic-size out, or take onnx.')
         kind = kind._replace(write=partial(write_onnx, dynamic_size=True))
+    check_output(kind, output)
     with set_layer_config(exportable=kind.exportable):
         model = load(name, use_ema)
     write(kind, model, output, calibration_images(calibration, model) if calibration else None)
@@ -72,7 +77,8 @@ def main() -> None:
         description=__doc__.replace(
             'RUNTIMES', '\n'.join(f'    {key:18} {r.title} ({r.suffix})' for key, r in RUNTIMES.items())),
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('model', metavar='MODEL', help="a model with weights, or a checkpoint of timm's train.py")
+    parser.add_argument(
+        'model', metavar='MODEL', help="a model with weights, hf-hub:ORG/NAME, or a checkpoint of timm's train.py")
     parser.add_argument('runtime', metavar='RUNTIME', choices=RUNTIMES, help='one of those above')
     parser.add_argument('output', metavar='FILE', type=output_file, help='file to write')
     parser.add_argument(

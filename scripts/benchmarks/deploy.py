@@ -1,23 +1,26 @@
 """Measure every shipped model in every runtime that it can go to: file, latency, speed, memory, accuracy.
 
-Each model and runtime has a process of its own. The processes of a model take turns, in alternating rounds, on random
-images of 28x28; "1f138ab" is the eager mode of another checkout (--baseline). Latency is the time from an array of one
-image to an array of logits, in a process of one thread and in one of a thread for each core. Its 95th percentile and
-how many times as fast as eager it is are those of the quicker one, of eager too. Images per second and memory are those
-with all threads. Memory is the most that the process has had when it has run batches of 1 and of 64, with Python and
-the runtime in it.
+Latency is the time from an array of one image to an array of logits. Each model and runtime has two processes for it,
+one of one thread and one of a thread for each core. The processes of a model take turns, in alternating rounds, on
+random images of 28x28. The 95th percentile and how many times as fast as eager are those of the quicker process, for
+eager too. "1f138ab" is the eager mode of another checkout (--baseline).
+
+Images per second and memory are those of the process with all threads. Memory is the most that it has had when it has
+run batches of 1 and of 64, with Python and the runtime in it, and with what torch.compile needs. ExecuTorch's batches
+are single calls, and its Python interface has torch in memory, which a phone has not. The file of PyTorch is that of
+float32 weights.
 
 Top-1 is that of the same shipped weights on all test images, preprocessed alike, whatever the runtime; nothing was
 selected by it. The recipe of the static int8 files was chosen on validation images, their ranges come from 500 training
-images. Agreement is the share of test images that get the same class as from onnxruntime in float32. The other rows in
-float compute the same function, in fp16 but for rounding: for these it is that of every tenth image, they have no top-1
-of their own, and the picture has them at onnxruntime's.
+images. Agreement is the share of test images that get the same class as from eager. The float32 rows without a top-1
+compute the same function: their agreement is that of every tenth image, and the picture has them at eager's top-1.
 
 ResNet-18 and MobileNetV3 have random weights here, so no accuracy. Their stems have strides: they look at maps of 7x7
 and less, where WaveMix keeps 28x28.
 
-What has been measured is kept in the JSON file and not measured again, on this machine with this software. A runtime
-that is not installed is left out.
+What has been measured is kept in the JSON file, on this machine with this software, and a model of which nothing is
+missing is not measured again. What has failed is not tried again as long as its remark is in that file. A runtime that
+is not installed is left out.
 """
 import argparse
 import json
@@ -27,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
@@ -43,16 +47,18 @@ from tqdm import tqdm
 import timm_wavemix  # noqa: F401  registers the models
 from lib.evaluate import image_mode, load_split
 from lib.report import (
+    COLORS,
+    MARKERS,
     docstring_body,
     hardware_name,
     markdown_table,
-    marker_styles,
     output_file,
     positive_int,
     report_header,
     require_matplotlib,
     three_digits,
     write_text_whole,
+    write_whole,
 )
 from lib.runtimes import RUNTIMES, calibration_images, files_of, write
 from lib.worker import PYTORCH
@@ -63,11 +69,12 @@ if TYPE_CHECKING:
 SHIPPED = [name.split('.')[0] for name in timm.list_models('*.fashion_mnist', module='wavemix', pretrained=True)]
 PEERS = ['resnet18', 'mobilenetv3_small_100']  # without weights
 BASELINE = '1f138ab'
-REFERENCE = 'onnx'
-SAME = {*PYTORCH, 'aoti', 'onnx-fp16', 'openvino', 'executorch'}  # the rows in float, as the reference
+REFERENCE = 'eager'
+SAME = {'deployed', 'compiled', 'aoti', 'openvino', 'executorch'}  # compute what the reference does, in float32
 TITLES = {BASELINE: f'PyTorch, eager, at {BASELINE}', **PYTORCH, **{name: r.title for name, r in RUNTIMES.items()}}
 BATCH = 64
 MIN_SECONDS = 0.3  # of the calls of a round
+MIN_CALLS = 10  # of one image in a round
 Results = Dict[str, Dict[str, Dict[str, Any]]]  # by model and runtime
 
 
@@ -77,14 +84,15 @@ class Worker:
     """A process with a model in a runtime."""
 
     def __init__(self, runtime: str, model: str, file: Path, threads: int, baseline: Optional[Path] = None):
-        checkouts = [str(baseline)] if runtime == BASELINE else []
-        path = [*checkouts, str(Path(__file__).parent), *sys.path[1:]]
-        kind = 'eager' if runtime == BASELINE else runtime
+        benchmarks = Path(__file__).resolve().parent
+        is_baseline = runtime == BASELINE
+        kind = 'eager' if is_baseline else runtime
         self.log = tempfile.TemporaryFile('w+')  # noqa: SIM115  closed with the process
         self.process = subprocess.Popen(
-            [sys.executable, '-m', 'lib.worker', kind, model, str(file), str(threads)],
+            [sys.executable, '-m', 'lib.worker', kind, model, str(file.resolve()), str(threads)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
-            env={**os.environ, 'PYTHONPATH': os.pathsep.join(path)})
+            cwd=baseline if is_baseline else benchmarks,  # where -m imports from first
+            env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(benchmarks), *sys.path[1:]])})
 
     def ask(self, **order: Any) -> Any:
         """
@@ -98,10 +106,12 @@ class Worker:
             pass
         answer = self.process.stdout.readline()
         if not answer:
-            self.process.wait()
+            status = self.process.wait()
+            if status < 0:
+                raise RuntimeError(f'the system has killed the process with signal {-status}, perhaps for its memory')
             self.log.seek(0)
             lines = self.log.read().strip().splitlines()
-            raise RuntimeError(lines[-1] if lines else f'the process ended with status {self.process.returncode}')
+            raise RuntimeError(lines[-1] if lines else f'the process ended with status {status}')
         return json.loads(answer)
 
     def close(self) -> None:
@@ -123,24 +133,23 @@ def create(name: str) -> nn.Module:
 
 
 def write_files(name: str, runtimes: Sequence[str], data: Path, folder: Path) -> Tuple[Dict[str, Path], List[str]]:
-    """The files of a model, those that are missing written, and a remark on each that cannot be."""
+    """Write the files of a model, with a remark on each that cannot be written."""
     files, remarks, images = {}, [], None
     for key in runtimes:
         runtime = RUNTIMES.get(key)
-        files[key] = folder / f'{name}.{key}{runtime.suffix}' if runtime else folder / f'{name}.safetensors'
-        if files[key].exists():
-            continue
         if runtime is None:
+            files[key] = folder / f'{name}.safetensors'
             save_file(create(name).state_dict(), files[key])
             continue
+        files[key] = folder / f'{name}.{key}{runtime.suffix}'
         with set_layer_config(exportable=runtime.exportable):
             model = create(name)
         if runtime.calibrated and images is None:
             images = calibration_images(data / 'train', model)
         try:
             write(runtime, model, files[key], images if runtime.calibrated else None)
-        except Exception as error:  # the exporters raise what they like
-            remarks.append(f'{name} in {runtime.title}: {type(error).__name__}, {str(error).strip().splitlines()[0]}')
+        except RuntimeError as error:
+            remarks.append(f'{name} in {runtime.title}: {error}')
             del files[key]
     return files, remarks
 
@@ -168,24 +177,31 @@ def measure_speed(
                     for n in (1, BATCH) if threads == all_threads else (1,):
                         worker.ask(do='time', shape=(n, *input_size), calls=3)  # warms up
                         quickest = min(worker.ask(do='time', shape=(n, *input_size), calls=3))
-                        calls[runtime, threads, n] = max(1, round(MIN_SECONDS / quickest))
+                        calls[runtime, threads, n] = max(MIN_CALLS if n == 1 else 1, round(MIN_SECONDS / quickest))
                 result['memory'] = worker.ask(do='tell memory')  # all threads come last
                 results[runtime] = result
             except RuntimeError as error:
                 remarks.append(f'{name} in {TITLES[runtime]}: {error}')
-        calls = {key: count for key, count in calls.items() if key[0] in results}
         seconds = {key: [] for key in calls}
         for _ in tqdm(range(rounds), desc=name, unit=' rounds', leave=False):
-            for (runtime, threads, n), count in calls.items():
-                seconds[runtime, threads, n].append(
-                    workers[runtime, threads].ask(do='time', shape=(n, *input_size), calls=count))
+            for (runtime, threads, n), rows in seconds.items():
+                if runtime not in results:
+                    continue
+                order = dict(do='time', shape=(n, *input_size), calls=calls[runtime, threads, n])
+                try:
+                    rows.append(workers[runtime, threads].ask(**order))
+                except RuntimeError as error:
+                    remarks.append(f'{name} in {TITLES[runtime]}: {error}')
+                    del results[runtime]
         for (runtime, threads, n), rows in seconds.items():
+            if runtime not in results:
+                continue
             measured = dict(
                 milliseconds=1e3 * float(np.median(np.concatenate(rows))),
                 percentile_95=1e3 * float(np.percentile(np.concatenate(rows), 95)),
                 rounds=[1e3 * statistics.median(row) for row in rows])
             if n == 1:
-                results[runtime]['latency'][str(threads)] = measured  # a string, as JSON would make of it
+                results[runtime]['latency'][str(threads)] = measured  # a string, as in JSON
             else:
                 results[runtime]['batch'] = measured
     finally:
@@ -285,17 +301,19 @@ def table(results: Dict[str, Dict[str, Any]]) -> str:
          'agreement (%)'], rows)
 
 
-def markdown(results: Results, remarks: Sequence[str], machine: str, software: str, picture: str) -> str:
+def markdown(report: Dict[str, Any], picture: str) -> str:
+    software = ', '.join(f'{package} {version}' for package, version in report['software'].items())
     parts = [
-        report_header('Runtimes', machine, software), docstring_body(__doc__),
+        report_header('Runtimes', report['machine'], software), docstring_body(__doc__),
         f'![Accuracy against latency]({picture})']
-    for name in (name for name in SHIPPED + PEERS if name in results):
-        parts += [f'## `{name}`', table(results[name])]
-    return '\n\n'.join([*parts, *remarks]) + '\n'
+    for name in (name for name in SHIPPED + PEERS if name in report['results']):
+        parts += [f'## `{name}`', table(report['results'][name])]
+    return '\n\n'.join([*parts, *report['remarks'].values()]) + '\n'
 
 
 def draw(results: Results) -> 'Figure':
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     def top1(name: str, runtime: str) -> Optional[float]:
         return results[name].get(REFERENCE if runtime in SAME else runtime, {}).get('top1')
@@ -303,26 +321,50 @@ def draw(results: Results) -> 'Figure':
     figure = Figure(figsize=(10, 6), dpi=150, layout='constrained')
     ax = figure.subplots()
     points = [
-        (name, runtime, result) for name in SHIPPED if name in results for runtime, result in results[name].items()
-        if (runtime in RUNTIMES or runtime == 'eager') and quicker(result) and top1(name, runtime) is not None]
-    styles = marker_styles([runtime for _, runtime, _ in points])
-    for (name, runtime, result), style in zip(points, styles):
-        point = quicker(result)['milliseconds'], top1(name, runtime)
-        ax.plot(*point, label=TITLES[runtime] if style['marker'] == 'o' else None, **style)
-        if runtime == 'onnx':
-            ax.annotate(name, point, xytext=(6, 6), textcoords='offset points')
+        (name, TITLES[runtime], quicker(result), top1(name, runtime))
+        for name in SHIPPED for runtime, result in results.get(name, {}).items() if runtime in ('eager', *RUNTIMES)]
+    points = [point for point in points if None not in point]
+    markers = dict(zip(dict.fromkeys(name for name, *_ in points), MARKERS))
+    colors = dict(zip(dict.fromkeys(title for _, title, *_ in points), COLORS))
+    for name, title, best, accuracy in points:
+        ax.plot(best['milliseconds'], accuracy, markers[name], color=colors[title], markersize=8, alpha=0.8)
     ax.set(
         xscale='log', xlabel='one image, with the quicker number of threads (ms)',
         ylabel='top-1 on the test images (%)')
-    if points:
-        ax.legend()
+    handles = [Line2D([], [], color='gray', marker=m, linestyle='none', label=n) for n, m in markers.items()]
+    handles += [Line2D([], [], color=c, linewidth=4, label=title) for title, c in colors.items()]
+    figure.legend(handles=handles, loc='outside right upper')
     return figure
 
 
-def installed_software() -> str:
-    versions = {d.name: d.version for d in distributions()}
+def installed_software() -> Dict[str, str]:
+    """The version of each package that bears on the figures."""
     packages = ['torch', 'timm', 'timm-wavemix', 'onnxruntime', 'openvino', 'nncf', 'executorch']
-    return ', '.join(f'{package} {versions[package]}' for package in packages if package in versions)
+    versions = {d.name: d.version for d in distributions()}
+    return {package: versions[package] for package in packages if package in versions}
+
+
+def read_report(file: Path) -> Dict[str, Any]:
+    """What has been measured here, which is nothing if the file is not there.
+
+    Raises:
+        ValueError: The file is of another machine or other software, or is no report.
+    """
+    machine, software = hardware_name(torch.device('cpu')), installed_software()
+    if not file.exists():
+        return dict(machine=machine, software=software, results={}, remarks={}, classes={})  # a digit for each image
+    try:
+        report: Dict[str, Any] = json.loads(file.read_text(encoding='utf-8'))
+        theirs = report['software']
+        same = report['machine'] == machine and all(
+            theirs.get(package, version) == version for package, version in software.items())
+        names = ', '.join(f'{package} {version}' for package, version in theirs.items())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"'{file}' is no report of this script: name another --json.") from error
+    if not same:
+        raise ValueError(f"'{file}' was measured on {report['machine']}, with {names}: name another --json.")
+    theirs.update(software)
+    return report
 
 
 def main() -> None:
@@ -339,8 +381,6 @@ def main() -> None:
     parser.add_argument('--rounds', type=positive_int, default=7, help='of timing (default: %(default)s)')
     parser.add_argument('--skip', choices=['speed', 'accuracy'], help='what to leave for another run')
     parser.add_argument(
-        '--files', metavar='DIR', type=Path, help="where to keep the runtimes' files (default: nowhere)")
-    parser.add_argument(
         '--json', metavar='JSON', type=output_file, default='deploy.json',
         help='results, read first if they are there (default: %(default)s)')
     parser.add_argument(
@@ -350,17 +390,16 @@ def main() -> None:
     require_matplotlib()
     if args.baseline and not (args.baseline / 'timm_wavemix').is_dir():
         parser.error(f"'{args.baseline}' is no checkout of this repository: make one with `git worktree add`.")
-
-    here = dict(machine=hardware_name(torch.device('cpu')), software=installed_software())
-    report: Dict[str, Any] = dict(here, results={}, remarks={}, classes={})  # a digit for each test image
-    if args.json.exists():
-        report = json.loads(args.json.read_text(encoding='utf-8'))
-        if {key: report[key] for key in here} != here:
-            parser.error(
-                f"'{args.json}' was measured on {report['machine']}, with {report['software']}: name another --json.")
+    for folder in args.data / 'train', args.data / 'test':
+        if not folder.is_dir():
+            parser.error(f"there is no folder '{folder}': make it with scripts/prepare_fashion_mnist.py.")
+    try:
+        report = read_report(args.json)
+    except ValueError as error:
+        parser.error(str(error))
     results: Results = report['results']
     available = [key for key in args.runtimes if key in PYTORCH or not RUNTIMES[key].missing]
-    for key in set(args.runtimes) - set(available):
+    for key in (key for key in args.runtimes if key not in available):
         report['remarks'][key] = (
             f'{TITLES[key]} is left out: {", ".join(RUNTIMES[key].missing)} is not installed, which '
             '`pip install --group deploy` does.')
@@ -375,8 +414,6 @@ def main() -> None:
 
     try:
         with tempfile.TemporaryDirectory() as temporary:
-            folder = args.files or Path(temporary)
-            folder.mkdir(exist_ok=True)
             for name in tqdm(args.models, unit=' models'):
                 measured = results.setdefault(name, {})
                 baseline = [BASELINE] if args.baseline and name in SHIPPED else []
@@ -385,9 +422,9 @@ def main() -> None:
                 classified = [
                     key for key in timed
                     if key != BASELINE and args.skip != 'accuracy' and name in SHIPPED
-                    and not {'top1', 'agreement'} & measured.get(key, {}).keys()]
+                    and 'agreement' not in measured.get(key, {})]
                 speed = args.skip != 'speed' and any('latency' not in measured.get(key, {}) for key in timed)
-                files, remarks = write_files(name, timed if speed else classified, args.data, folder)
+                files, remarks = write_files(name, timed if speed else classified, args.data, Path(temporary))
                 keep(name, {}, remarks)
                 if speed:
                     rows, remarks = measure_speed(name, files, args.rounds, args.baseline)
@@ -401,10 +438,8 @@ def main() -> None:
                         report['classes'][name] = reference
                     keep(name, rows, remarks)
         picture = args.output.with_suffix('.png')
-        draw(results).savefig(picture)
-        args.output.write_text(markdown(
-            results, list(report['remarks'].values()), report['machine'], report['software'], picture.name),
-            encoding='utf-8')
+        write_whole(picture, partial(draw(results).savefig, format='png'))
+        write_text_whole(args.output, markdown(report, picture.name))
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"{parser.prog}: {' '.join(str(error).split())}")
     print(args.output)

@@ -50,7 +50,9 @@ def write_aoti(model: 'nn.Module', file: Path, input_size: Tuple[int, ...], imag
     from timm.utils import reparameterize_model
     shapes = {0: torch.export.Dim('batch')},
     program = torch.export.export(reparameterize_model(model.eval()), _example(input_size), dynamic_shapes=shapes)
-    torch._inductor.aoti_compile_and_package(program, package_path=str(file))
+    torch._inductor.aoti_compile_and_package(
+        program, package_path=str(file),
+        inductor_configs={'cpp.dynamic_threads': True})  # as many as the process has that runs it
 
 
 def load_aoti(file: Path, threads: int) -> Run:
@@ -244,7 +246,9 @@ def write_executorch(
 
 def load_executorch(file: Path, threads: int) -> Run:
     import torch
+    from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool  # unsafe while a model runs
     from executorch.runtime import Runtime as ExecuTorch
+    _unsafe_reset_threadpool(threads)
     method = ExecuTorch.get().load_program(file).load_method('forward')
 
     def run(images: np.ndarray) -> np.ndarray:
@@ -302,7 +306,7 @@ def calibration_images(folder: Path, model: 'nn.Module', count: int = CALIBRATIO
         if image.width < width or image.height < height:
             raise ValueError(
                 f"'{dataset.filename(i, absolute=True)}' has {image.width}x{image.height} pixels, the model takes "
-                f'{width}x{height}: name the images that it was trained on.')
+                f'{width}x{height}: name the images that it was trained on, enlarged if they were enlarged for it.')
         images.append(transform(image).numpy())
     return np.stack(images)
 
@@ -310,6 +314,19 @@ def calibration_images(folder: Path, model: 'nn.Module', count: int = CALIBRATIO
 def files_of(file: Path) -> Tuple[Path, ...]:
     """The file of a runtime, and what lies beside it: OpenVINO has the weights in a file of their own."""
     return (file.with_suffix('.bin'), file) if file.suffix == '.xml' else (file,)
+
+
+def check_output(runtime: Runtime, file: Path) -> None:
+    """
+    Raises:
+        FileExistsError: The file is there.
+        ValueError: The runtime's files have another suffix.
+    """
+    if file.suffix != runtime.suffix:
+        raise ValueError(f"'{file}' is no name for this runtime: let it end in {runtime.suffix}.")
+    for path in files_of(file):
+        if path.exists():
+            raise FileExistsError(f"'{path}' is already there: remove it, or name another file.")
 
 
 def write(runtime: Runtime, model: 'nn.Module', file: Path, images: Optional[np.ndarray] = None) -> None:
@@ -322,22 +339,23 @@ def write(runtime: Runtime, model: 'nn.Module', file: Path, images: Optional[np.
         images: From `calibration_images`, for the runtimes that are `calibrated`.
 
     Raises:
-        FileExistsError: The file is there.
-        ValueError: The images are of another size than the model takes, or the file has another suffix.
+        FileExistsError, ValueError: as `check_output`.
+        ValueError: The images are of another size than the model takes.
+        RuntimeError: The runtime's exporter fails.
     """
     from timm.data import resolve_model_data_config
     input_size = tuple(resolve_model_data_config(model)['input_size'])
-    if file.suffix != runtime.suffix:
-        raise ValueError(f"'{file}' is no name for this runtime: let it end in {runtime.suffix}.")
-    for path in files_of(file):
-        if path.exists():
-            raise FileExistsError(f"'{path}' is already there: remove it, or name another file.")
+    check_output(runtime, file)
     if images is not None and images.shape[1:] != input_size:
         raise ValueError(
             f'the calibration images are {"x".join(map(str, images.shape[1:]))}, the model takes '
             f'{"x".join(map(str, input_size))}: preprocess them as for the model.')
     with tempfile.TemporaryDirectory(dir=file.parent, prefix='.writing-') as folder:
         whole = Path(folder) / file.name
-        runtime.write(model, whole, input_size, images)
+        try:
+            runtime.write(model, whole, input_size, images)
+        except Exception as error:  # the exporters raise what they like
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise RuntimeError(f'the exporter for {runtime.title} failed: {reason}') from error
         for source, target in zip(files_of(whole), files_of(file)):
             os.replace(source, target)
