@@ -1,4 +1,5 @@
 """No test reaches the real Hub: for all of them, and the processes they start, it is at a socket of our own."""
+import argparse
 import os
 import re
 import socket
@@ -75,6 +76,17 @@ def server(running, monkeypatch):
     for module in ('huggingface_hub.utils._http', 'huggingface_hub.file_download', 'timm_wavemix.hub'):
         monkeypatch.setattr(f'{module}.time', impatient)
     return running
+
+
+def checkpoint(file, trained, ema=None, **args):
+    """As timm's CheckpointSaver writes it for these options of train.py."""
+    args = argparse.Namespace(**{
+        'model': 'wavemix_16_5', 'model_kwargs': {}, 'num_classes': 7, 'in_chans': None, 'gp': None, 'img_size': None,
+        'input_size': None, 'crop_pct': None, 'mean': None, 'std': None, 'interpolation': '',
+        'data_dir': '/home/somebody/secret', **args})
+    content = {'epoch': 3, 'arch': args.model, 'version': 2, 'args': args, 'state_dict': trained.state_dict()}
+    torch.save(content if ema is None else dict(content, state_dict_ema=ema.state_dict()), file)
+    return file
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import deploy as benchmark
 import export_model
 import timm_wavemix  # noqa: F401  registers the models
 from benchmarks.lib import runtimes
-from conftest import markdown_rows
+from conftest import checkpoint, markdown_rows
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = (ROOT / 'docs' / 'deploy.md').read_text(encoding='utf-8')
@@ -59,6 +59,19 @@ def test_exported_model_has_the_logits_of_the_model(exported, batch):
     model = timm.create_model('wavemix_16_5', pretrained=True).eval()
     with torch.no_grad():
         np.testing.assert_allclose(run(exported / 'float.onnx', x.numpy()), model(x).numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_exports_a_checkpoint_its_ema_weights_and_a_folder(tmp_path, folder):
+    trained, ema = (timm.create_model('wavemix_16_5', num_classes=7, in_chans=1).eval() for _ in range(2))
+    file = str(checkpoint(tmp_path / 'last.pth.tar', trained, ema, input_size=[1, 28, 28]))
+    pulled = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
+    for name, use_ema, model, channels in (
+            (file, False, trained, 1), (file, True, ema, 1), (f'local-dir:{folder}', False, pulled, 3)):
+        exported = tmp_path / 'model.onnx'
+        export_model.export(name, 'onnx', exported, use_ema=use_ema)
+        images = torch.randn(2, channels, 28, 28)
+        np.testing.assert_allclose(run(exported, images.numpy()), model(images).detach().numpy(), atol=1e-4, rtol=0)
+        exported.unlink()
 
 
 def test_a_file_of_dynamic_size_has_the_logits_of_the_model_at_any_size(tmp_path):
@@ -207,6 +220,39 @@ def test_an_export_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError, match='disk full'):
         runtimes.write(runtimes.RUNTIMES['onnx']._replace(write=fail), model, tmp_path / 'a.onnx')
     assert not list(tmp_path.iterdir())
+
+
+def measured(milliseconds, *rounds):
+    return dict(milliseconds=milliseconds, percentile_95=2 * milliseconds, rounds=list(rounds))
+
+
+RESULTS = {
+    'eager': dict(
+        bytes=740_000, memory=1000 * 2 ** 20, latency={'1': measured(9., 8., 9., 20.), '2': measured(6., 6., 5., 7.)},
+        batch=measured(128., 128., 128., 128.), top1=93.125, agreement=100.),
+    'onnx-int8': dict(
+        bytes=240_000, memory=110 * 2 ** 20,
+        latency={'1': measured(0.5, 0.5, 0.5, 0.7), '2': measured(0.8, 0.1, 0.1, 1.)},
+        batch=measured(64., 64., 64., 64.), top1=92.98, agreement=99.48),
+    'openvino': dict(bytes=1_270_000, agreement=100.),
+}
+
+
+def test_the_table_has_the_quicker_latency_and_the_median_of_ratios_by_round():
+    header, _, *rows = markdown_rows(benchmark.table(RESULTS))[0]
+    assert rows == [
+        ['PyTorch, eager', '0.74', '9.00', '6.00', '12.0', '1.00', '500', '1000', '93.12', '100.00'],
+        ['onnxruntime, int8 static', '0.24', '0.500', '0.800', '1.00', '10.0', '1,000', '110', '92.98', '99.48'],
+        ['OpenVINO', '1.27', '–', '–', '–', '–', '–', '–', '–', '100.00'],
+    ]
+    assert header[3] == 'one image, 2 threads (ms)' and len(header) == len(rows[0])
+
+
+def test_the_picture_has_a_point_for_what_has_both_figures():
+    figure = benchmark.draw({'wavemix_16_5': RESULTS, 'resnet18': RESULTS})  # which has no weights
+    assert [line.get_xydata().tolist() for line in figure.axes[0].lines] == [[[6., 93.125]], [[0.5, 92.98]]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        'wavemix_16_5', 'PyTorch, eager', 'onnxruntime, int8 static']
 
 
 @pytest.fixture

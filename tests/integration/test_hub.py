@@ -1,5 +1,4 @@
 """Push to and pull from a Hub that runs here, through the unmodified huggingface_hub and timm."""
-import argparse
 import json
 import logging
 import os
@@ -16,6 +15,7 @@ from safetensors.torch import load
 from timm.models._hub import save_for_hf
 
 import timm_wavemix  # noqa: F401  registers the models
+from conftest import checkpoint
 from timm_wavemix import hub
 from timm_wavemix.cards import read_metadata
 
@@ -141,17 +141,6 @@ def test_push_of_a_name_takes_the_packages_weights_whatever_the_organisation(ser
 
 needs_safe_globals = pytest.mark.skipif(
     not hasattr(torch.serialization, 'safe_globals'), reason='torch before 2.5 reads no argparse.Namespace safely')
-
-
-def checkpoint(file, trained, ema=None, **args):
-    """As timm's CheckpointSaver writes it for these options of train.py."""
-    args = argparse.Namespace(**{
-        'model': 'wavemix_16_5', 'model_kwargs': {}, 'num_classes': 7, 'in_chans': None, 'gp': None, 'img_size': None,
-        'input_size': None, 'crop_pct': None, 'mean': None, 'std': None, 'interpolation': '',
-        'data_dir': '/home/somebody/secret', **args})
-    content = {'epoch': 3, 'arch': args.model, 'version': 2, 'args': args, 'state_dict': trained.state_dict()}
-    torch.save(content if ema is None else dict(content, state_dict_ema=ema.state_dict()), file)
-    return file
 
 
 @needs_safe_globals
