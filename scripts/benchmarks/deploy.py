@@ -138,8 +138,9 @@ def write_files(name: str, runtimes: Sequence[str], data: Path, folder: Path) ->
     for key in runtimes:
         runtime = RUNTIMES.get(key)
         if runtime is None:
-            files[key] = folder / f'{name}.safetensors'
-            save_file(create(name).state_dict(), files[key])
+            files[key] = folder / f'{name}.safetensors'  # one for all that is PyTorch
+            if not files[key].exists():
+                save_file(create(name).state_dict(), files[key])
             continue
         files[key] = folder / f'{name}.{key}{runtime.suffix}'
         with set_layer_config(exportable=runtime.exportable):
@@ -302,9 +303,8 @@ def table(results: Dict[str, Dict[str, Any]]) -> str:
 
 
 def markdown(report: Dict[str, Any], picture: str) -> str:
-    software = ', '.join(f'{package} {version}' for package, version in report['software'].items())
     parts = [
-        report_header('Runtimes', report['machine'], software), docstring_body(__doc__),
+        report_header('Runtimes', report['machine'], listed(report['software'])), docstring_body(__doc__),
         f'![Accuracy against latency]({picture})']
     for name in (name for name in SHIPPED + PEERS if name in report['results']):
         parts += [f'## `{name}`', table(report['results'][name])]
@@ -344,21 +344,27 @@ def installed_software() -> Dict[str, str]:
     return {package: versions[package] for package in packages if package in versions}
 
 
+def listed(software: Dict[str, str]) -> str:
+    return ', '.join(f'{package} {version}' for package, version in software.items())
+
+
 def read_report(file: Path) -> Dict[str, Any]:
     """What has been measured here, which is nothing if the file is not there.
+
+    `classes` are the reference's, by model: a digit for each test image.
 
     Raises:
         ValueError: The file is of another machine or other software, or is no report.
     """
     machine, software = hardware_name(torch.device('cpu')), installed_software()
     if not file.exists():
-        return dict(machine=machine, software=software, results={}, remarks={}, classes={})  # a digit for each image
+        return dict(machine=machine, software=software, results={}, remarks={}, classes={})
     try:
         report: Dict[str, Any] = json.loads(file.read_text(encoding='utf-8'))
         theirs = report['software']
         same = report['machine'] == machine and all(
             theirs.get(package, version) == version for package, version in software.items())
-        names = ', '.join(f'{package} {version}' for package, version in theirs.items())
+        names = listed(theirs)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"'{file}' is no report of this script: name another --json.") from error
     if not same:

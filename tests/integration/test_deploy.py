@@ -255,6 +255,13 @@ def test_the_picture_has_a_point_for_what_has_both_figures():
         'wavemix_16_5', 'PyTorch, eager', 'onnxruntime, int8 static']
 
 
+def test_the_picture_has_a_colour_for_each_runtime_and_a_marker_for_each_model():
+    names, kinds = benchmark.SHIPPED, ['eager', *runtimes.RUNTIMES]
+    lines = benchmark.draw({name: dict.fromkeys(kinds, RESULTS['eager']) for name in names}).axes[0].lines
+    assert len({line.get_color() for line in lines}) == len(kinds)
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(names) * len(kinds)
+
+
 @pytest.fixture
 def measure(monkeypatch, capsys, fashion_mnist, tmp_path):
     """Runs the benchmark, one round on 40 images, and returns its results and the tables of its report."""
