@@ -2,7 +2,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Any, Dict, List, Optional, cast
+from typing import Any, Dict, List, Optional, Tuple
 
 import timm
 import torch
@@ -24,27 +24,19 @@ from ..checkpoints import (
     registered_cfg,
     weights_file,
 )
-from ..wavemix import WaveMix
 from .card import IMAGE_MODES, make_card
 from .metadata import check_text, hub_configs, label_list, read_metadata
 
 PRIVATE_KEY = re.compile(
-    'auth|credential|email|key|passw|secret|token|user|wandb|^config$|^data$|dir$|device|distributed|initial_checkpoint|'
-    'map$|output|path|rank|resume|url|world_size', re.IGNORECASE)
-PLAIN = re.compile(r'[\w.,+=() -]*')  # no path, URL or address
-FILE = re.compile(r'\.[A-Za-z]\w*$')
+    'auth|credential|email|key|passw|secret|token|user|wandb|^config$|^data$|dir$|device|distributed|'
+    'initial_checkpoint|map$|output|path|rank|resume|url|world_size', re.IGNORECASE)
+PLAIN = re.compile(r'(?!.*hf_)(?!.*\.[A-Za-z]\w*$)[\w.,+=() -]*')  # no token of the Hub, file, path, URL or address
 PUBLIC_NAME = re.compile(r'[\w.-]+|(hf-hub:|(hfds|hfids|tfds|torch|wds)/)[\w./@-]+')  # of models and data sets
 
 
 def write_files(
-        source: str,
-        repo_id: str,
-        folder: Path,
-        use_ema: bool = False,
-        config: Optional[Path] = None,
-        weights: Optional[Path] = None,
-        token: Optional[str] = None,
-) -> List[str]:
+        source: str, repo_id: str, folder: Path, use_ema: bool = False, config: Optional[Path] = None,
+        weights: Optional[Path] = None, token: str = '') -> List[str]:
     """Write the files of a repository, and check that timm reads from them what the source holds.
 
     Args:
@@ -61,14 +53,13 @@ def write_files(
         OSError, RuntimeError, ValueError: As `load_source` and `read_metadata`, the model is not one of this package,
             or the files cannot be written or do not give the same model.
     """
-    notes: List[str] = []
     loaded = _load(source, use_ema, weights)
+    cfg = config_of(loaded.model)
     if config is None and is_name(source):
-        published = hub_configs() / f'{_full_name(source)}.yaml'
+        published = hub_configs() / f"{cfg['architecture']}.{cfg['tag']}.yaml"
         config = published if published.exists() else None
     metadata = read_metadata(config) if config else {}
-    names = _label_names(loaded, metadata, source, config, notes)
-    cfg = config_of(loaded.model)
+    names, notes = _label_names(loaded, metadata, source, config)
     for key in 'label_names', 'label_descriptions':  # save_for_hf would write names twice, descriptions are of names
         cfg.pop(key, None)
     save_for_hf(
@@ -77,18 +68,24 @@ def write_files(
     saved = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
     saved['model_args'].pop('num_classes', None)  # transformers passes it beside the other, and fails
     (folder / 'config.json').write_text(json.dumps(saved, indent=2), encoding='utf-8')
-    if names:
-        cfg['label_names'] = names
+    cfg['label_names'] = names
     _check_same(loaded, folder, source)
 
     card = Path(source) / 'README.md'
-    if card.is_file():  # somebody wrote it
-        (folder / 'README.md').write_bytes(_checked_card(card))
+    if card.is_file():  # somebody wrote it, the Hub will validate it
+        try:
+            check_text(card.read_text(encoding='utf-8'), 'it')
+            ModelCard(card.read_text(encoding='utf-8'))
+        except Exception as error:
+            raise ValueError(f"'{card}' cannot be sent: {one_line(error)}.") from error
+        (folder / 'README.md').write_bytes(card.read_bytes())
     else:
-        make_card(cast(WaveMix, loaded.model), repo_id, metadata).save(folder / 'README.md')
+        make_card(loaded.model, repo_id, metadata).save(folder / 'README.md')
     if loaded.hparams:
-        hparams = _publishable(loaded.hparams, token)
-        (folder / 'train_hparams.yaml').write_text(yaml.safe_dump(hparams), encoding='utf-8')
+        hparams = {
+            key: value for key, value in sorted(loaded.hparams.items()) if _is_public(key, {key: value}, token)}
+        text = yaml.safe_dump(json.loads(json.dumps(hparams, default=str)))
+        (folder / 'train_hparams.yaml').write_text(text, encoding='utf-8')
     return notes
 
 
@@ -98,64 +95,54 @@ def _load(source: str, use_ema: bool, weights: Optional[Path]) -> Source:
     loaded = load_source(source, use_ema, weights)
     architecture = config_of(loaded.model)['architecture']
     if not is_own(architecture):
-        raise ValueError(
-            f"'{source}' is a {architecture}, not a model of timm_wavemix: push it with timm.models.push_to_hf_hub.")
-    if loaded.model.num_classes < 1:
+        raise ValueError(f"'{source}' is a {architecture}: push other models with timm.models.push_to_hf_hub.")
+    if not loaded.model.num_classes:
         raise ValueError(f"'{source}' has no classifier: push the model with its head.")
     return loaded
 
 
 def _check_cache(name: str) -> None:
     """Compare weights that were fetched from the Hub with what it has, if it can be asked."""
-    repo_id, file = registered_cfg(name).hf_hub_id, weights_file(name)
+    repo_id = registered_cfg(name).hf_hub_id
+    if not repo_id:
+        return
+    file = weights_file(name)
     try:
-        damaged = [m['path'] for m in HfApi().verify_repo_checksums(str(repo_id)).mismatches] if repo_id else []
+        damaged = [m['path'] for m in HfApi().verify_repo_checksums(repo_id).mismatches]
     except Exception:
         return
-    if any(file.as_posix().endswith(path) for path in damaged):
-        raise ValueError(
-            f"'{file}' is not what the Hub has: remove it with `hf cache rm model/{repo_id}`, and run this again.")
-
-
-def _full_name(name: str) -> str:
-    """Name with tag."""
-    cfg = registered_cfg(name)
-    return f'{cfg.architecture}.{cfg.tag}'
+    if any(file.as_posix().endswith(f'/{path}') for path in damaged):
+        raise ValueError(f"'{file}' is not what the Hub has: remove it with `hf cache rm model/{repo_id}`.")
 
 
 def _label_names(
-        loaded: Source, metadata: Dict[str, Any], source: str, config: Optional[Path], notes: List[str],
-) -> Optional[List[str]]:
-    """The names of the classes, in order, if it is sure that they are of this classifier."""
-    names, what = metadata.get('label_names'), str(config)
-    if not names:
-        names, what = loaded.config.get('label_names'), f"The config.json of '{source}'"
-    if not names and (names := config_of(loaded.model).get('label_names')):
-        what = f"The pretrained_cfg of '{source}'"
-        if not is_name(source) and not _has_registered_classifier(loaded):  # those of the weights it was tuned from
-            notes.append(f'{what} has the class names of other weights, which were left out: list yours in --config.')
-            return None
-    if not names:
-        return None
-    try:
-        names = label_list(names)
-        if len(names) != loaded.model.num_classes:
-            raise ValueError(f'there are {len(names)} label_names for {loaded.model.num_classes} classes: name all.')
-    except ValueError as error:
-        raise ValueError(f'{what}: {error}') from error
-    return names
+        loaded: Source, metadata: Dict[str, Any], source: str, config: Optional[Path],
+) -> Tuple[Optional[List[str]], List[str]]:
+    """The names of the classes, in order, if it is sure that they are of this classifier, and sentences on it."""
+    given = [
+        (metadata.get('label_names'), f"'{config}'"),
+        (loaded.config.get('label_names'), f"the config.json of '{source}'"),
+        (config_of(loaded.model).get('label_names'), f"the pretrained_cfg of '{source}'")]
+    names, what = next(((names, what) for names, what in given if names), (None, ''))
+    if names is None:
+        return None, []
+    if what == given[2][1] and not is_name(source) and not _has_registered_classifier(loaded):
+        return None, [f'The class names in {what} are of other weights, and are left out: list yours in --config.']
+    names = label_list(names, f'{what}: label_names')
+    if len(names) != loaded.model.num_classes:
+        raise ValueError(f'{what} has {len(names)} label_names for {loaded.model.num_classes} classes: name all.')
+    return names, []
 
 
 def _has_registered_classifier(loaded: Source) -> bool:
+    """Whether it is that of the weights whose names a fine-tuned model still has."""
     cfg = config_of(loaded.model)
-    try:
-        registered = registered_cfg(f"{cfg['architecture']}.{cfg['tag']}" if cfg.get('tag') else cfg['architecture'])
-    except ValueError:
-        return False
-    weights = read_weights(Path(registered.file)) if registered.file else {}
+    name = f"{cfg['architecture']}.{cfg.get('tag')}"
+    file = registered_cfg(name).file if timm.is_model_pretrained(name) else None
+    weights = read_weights(Path(file)) if file else {}
     return all(
-        key in weights and torch.equal(weights[key].float(), loaded.tensors[key].float())
-        for key in loaded.tensors if key.startswith('head.fc.'))
+        key in weights and torch.equal(weights[key].float(), tensor.float())
+        for key, tensor in loaded.tensors.items() if key.startswith('head.'))
 
 
 def _check_same(loaded: Source, folder: Path, source: str) -> None:
@@ -172,12 +159,12 @@ def _check_same(loaded: Source, folder: Path, source: str) -> None:
         with torch.inference_mode():
             logits = loaded.model(images)
             same = torch.equal(logits, again(images))
+        if not logits.isfinite().all():
+            raise ValueError('its logits are not finite')
     except Exception as error:
         raise ValueError(
             f"The model of '{source}' cannot be used as its config says, correct input_size, mean, std and so on: "
             f'{one_line(error)}.') from error
-    if not logits.isfinite().all():
-        raise ValueError(f"The model of '{source}' gives logits that are not finite: correct mean and std.")
     if not same or not loaded.tensors.keys() == saved.keys() == reloaded.keys() or not all(
             torch.equal(tensor.to(saved[name].dtype), saved[name]) and torch.equal(saved[name], reloaded[name])
             for name, tensor in loaded.tensors.items()):
@@ -186,34 +173,11 @@ def _check_same(loaded: Source, folder: Path, source: str) -> None:
             'that JSON can hold.')
 
 
-def _checked_card(file: Path) -> bytes:
-    """A card that somebody wrote, which the Hub will validate."""
-    content = file.read_bytes()
-    try:
-        check_text(content.decode().replace('\r\n', '\n'), 'it')
-        ModelCard(content.decode())
-    except Exception as error:
-        raise ValueError(f"'{file}' is not fit to be sent: {one_line(error)}.") from error
-    return content
-
-
-def _publishable(args: Dict[str, Any], token: Optional[str]) -> Dict[str, Any]:
-    """The arguments of a training without secrets and accounts, and without where it ran and its files are."""
-    kept = {}
-    for key, value in sorted(args.items()):
-        if not PRIVATE_KEY.search(str(key)) and _is_public(str(key), value, token):
-            kept[str(key)] = value
-    return cast(Dict[str, Any], json.loads(json.dumps(kept, default=str)))
-
-
-def _is_public(key: str, value: Any, token: Optional[str]) -> bool:
+def _is_public(key: str, value: Any, token: str) -> bool:
+    """Whether an argument of a training tells of no secret or account, nor where it ran or its files are."""
     if isinstance(value, dict):
         return all(not PRIVATE_KEY.search(str(k)) and _is_public(str(k), v, token) for k, v in value.items())
     if isinstance(value, (list, tuple)):
         return all(_is_public(key, item, token) for item in value)
-    text = str(value)
-    if 'hf_' in text or (token and token in text):
-        return False
-    if key in ('model', 'dataset'):
-        return PUBLIC_NAME.fullmatch(text) is not None
-    return PLAIN.fullmatch(text) is not None and not FILE.search(text)
+    pattern = PUBLIC_NAME if key in ('model', 'dataset') else PLAIN
+    return pattern.fullmatch(str(value)) is not None and not (token and token in str(value))

@@ -3,7 +3,7 @@ import time
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -17,14 +17,8 @@ WAITS = 0, 2, 4  # seconds before each look for a commit whose answer was lost: 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a folder goes.
-
-    Attributes:
-        repo_id: Repository, created if it does not exist.
-        revision: Branch, created if it does not exist. None for main.
-        create_pr: Open a pull request instead, unless main or an open one has the same content.
-        private: Create the repository private.
-    """
+    """Where a folder goes: to a repository, created `private` if it does not exist, and there to the branch `revision`
+    (None for main), created if it does not exist, or to a new pull request."""
     repo_id: str
     revision: Optional[str] = None
     create_pr: bool = False
@@ -32,22 +26,14 @@ class Target:
 
 
 def read_token() -> Optional[str]:
-    """The token of HF_TOKEN or of `hf auth login`, None if there is none.
-
-    Raises:
-        ValueError: It cannot be read, or no server would take it.
-    """
+    """The token of HF_TOKEN or of `hf auth login`, None if there is none; raises ValueError if no server can take it."""
+    where = 'check HF_TOKEN, HF_TOKEN_PATH and HF_OIDC_RESOURCE, or run `hf auth login`.'
     try:
         token = get_token()
-    except Exception as error:
-        # without the text of the error, which may quote the token
-        raise ValueError(
-            f'The token of the Hub cannot be read ({type(error).__name__}): check HF_TOKEN, HF_TOKEN_PATH and '
-            'HF_OIDC_RESOURCE, or run `hf auth login`.') from None
+    except Exception as error:  # whose text may quote the token
+        raise ValueError(f'The token of the Hub cannot be read ({type(error).__name__}): {where}') from None
     if token and not (token.isascii() and token.isprintable()):
-        raise ValueError(
-            'The token of the Hub has a control or invisible character: copy it again, into HF_TOKEN or '
-            '`hf auth login`.')
+        raise ValueError(f'The token of the Hub has a control or invisible character: {where}')
     return token
 
 
@@ -55,11 +41,6 @@ def send(folder: Path, target: Target, token: str) -> str:
     """Send the files of a folder in one commit on top of the one that is looked at, and compare their checksums.
 
     They replace files of the same names. Others stay, except the arguments of another training.
-
-    Args:
-        folder: The files.
-        target: Where they go.
-        token: Of the Hub.
 
     Returns:
         A sentence with the link to the commit or pull request.
@@ -88,8 +69,7 @@ class _Sending:
         head = self.look()
         url, oid = (self.find(head) if self.target.create_pr else None) or self.commit(head)
         self.state = f'{url} was published, but not verified; run the same command again to verify it'
-        wrong = self.differing(oid)
-        if wrong:
+        if wrong := self.differing(oid):
             self.state = f'{url} was published, but {" and ".join(wrong)} are missing or different there'
             raise ValueError('run the command again, and look for a .gitignore in the repository that names them')
         return f'{"Already up to date" if oid == head.sha else "Done"}, checksums verified: {url}'
@@ -97,35 +77,34 @@ class _Sending:
     def look(self) -> ModelInfo:
         """The head of the branch, after repository and branch are created if they do not exist."""
         repo_id, revision = self.target.repo_id, self.target.revision
+        private = self.target.private or None  # None is the owner's default
+        # neither is created with exist_ok, which hides the reason of a 409
         try:
             info = self.api.model_info(repo_id)
         except RepositoryNotFoundError:
-            # None is the owner's default. Not exist_ok, which hides any reason of a 409
-            self.create(lambda: self.api.create_repo(repo_id, private=self.target.private or None), 'an empty repository')
+            self.create('an empty repository', lambda: self.api.create_repo(repo_id, private=private))
             info = self.api.model_info(repo_id)
-        if self.target.private and not info.private:
+        if private and not info.private:
             raise ValueError(f'{repo_id} is public, make it private in its settings or push without --private')
         if revision:
             try:
-                info = self.api.model_info(repo_id, revision=revision)
+                return self.api.model_info(repo_id, revision=revision)
             except RevisionNotFoundError:
-                self.create(lambda: self.api.create_branch(repo_id, branch=revision), f"the branch '{revision}'")
-                info = self.api.model_info(repo_id, revision=revision)
+                self.create(f"the branch '{revision}'", lambda: self.api.create_branch(repo_id, branch=revision))
+                return self.api.model_info(repo_id, revision=revision)
         return info
 
-    def create(self, request: Callable[[], Any], what: str) -> None:
-        before = self.state
-        self.state = f'Nothing was published, but {what} may have been created'
+    def create(self, what: str, request: Callable[[], Any]) -> None:
+        before, self.state = self.state, f'Nothing was published, but {what} may have been created'
         try:
             request()
         except Exception as error:
-            if is_refusal(error):
-                self.state = before
+            self.state = before if is_refusal(error) else self.state
             raise
         self.state = f'Nothing was published, but {what} was created, which the same command fills'
 
     def commit(self, head: ModelInfo) -> Tuple[str, str]:
-        """Make the commit, or find it if its answer is lost. Returns its link and hash."""
+        """Make the commit, or find it if its answer is lost; returns its link and hash."""
         operations: List[Any] = [CommitOperationAdd(file.name, file) for file in sorted(self.folder.iterdir())]
         if HPARAMS in {file.rfilename for file in head.siblings or []} and not (self.folder / HPARAMS).exists():
             operations.append(CommitOperationDelete(HPARAMS))
@@ -138,34 +117,25 @@ class _Sending:
                 create_pr=self.target.create_pr, parent_commit=head.sha)
             return commit.pr_url or commit.commit_url, commit.oid
         except (Exception, KeyboardInterrupt) as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
-            found = None if is_refusal(error) else self.wait_for(head, WAITS[:1] if interrupted else WAITS)
+            interrupted, found = isinstance(error, KeyboardInterrupt), None
+            for wait in () if is_refusal(error) else WAITS[:1] if interrupted else WAITS:
+                time.sleep(wait)
+                if found := self.find(head):
+                    break
             if found and not interrupted:
                 return found
             self.state = f'{found[0]} was published, but not verified' if found else before
             raise
 
-    def wait_for(self, head: ModelInfo, waits: Sequence[int]) -> Optional[Tuple[str, str]]:
-        for wait in waits:
-            time.sleep(wait)
-            if found := self.find(head):
-                return found
-        return None
-
     def find(self, head: ModelInfo) -> Optional[Tuple[str, str]]:
-        """A commit after `head`, or an open pull request of ours, that has the folder's content."""
-        repo_id = self.target.repo_id
-        page = f'{self.api.endpoint}/{repo_id}'
+        """Link and revision of a commit after `head`, or of an open pull request of ours, with the folder's content."""
+        repo_id, page = self.target.repo_id, f'{self.api.endpoint}/{self.target.repo_id}'
         if self.target.create_pr:
-            places = [
-                (f'{page}/discussions/{discussion.num}', f'refs/pr/{discussion.num}')
-                for discussion in self.api.get_repo_discussions(repo_id, discussion_status='open')
-                if discussion.is_pull_request and discussion.title == self.title]
+            requests = self.api.get_repo_discussions(repo_id, discussion_type='pull_request', discussion_status='open')
+            places = [(f'{page}/discussions/{r.num}', f'refs/pr/{r.num}') for r in requests if r.title == self.title]
         else:
-            commits = self.api.list_repo_commits(repo_id, revision=self.target.revision)
-            places = [
-                (f'{page}/commit/{commit.commit_id}', commit.commit_id)
-                for commit in takewhile(lambda commit: commit.commit_id != head.sha, commits)]
+            history = (c.commit_id for c in self.api.list_repo_commits(repo_id, revision=self.target.revision))
+            places = [(f'{page}/commit/{oid}', oid) for oid in takewhile(lambda oid: oid != head.sha, history)]
         return next((place for place in places if not self.differing(place[1])), None)
 
     def differing(self, revision: str) -> List[str]:
