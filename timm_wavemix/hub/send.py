@@ -37,7 +37,7 @@ def read_token() -> Optional[str]:
     return token
 
 
-def send(folder: Path, target: Target, token: str) -> str:
+def publish(folder: Path, target: Target, token: str) -> str:
     """Send the files of a folder in one commit on top of the one that is looked at, and compare their checksums.
 
     They replace files of the same names. Others stay, except the arguments of another training.
