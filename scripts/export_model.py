@@ -20,7 +20,7 @@ from torch import nn
 import timm_wavemix  # noqa: F401  registers the models
 from benchmarks.lib.report import output_file
 from benchmarks.lib.runtimes import RUNTIMES, calibration_images, check_output, write, write_onnx
-from timm_wavemix.hub import load_checkpoint
+from timm_wavemix.checkpoints import load_checkpoint
 
 
 def load(name: str, use_ema: bool = False) -> nn.Module:

@@ -34,7 +34,7 @@ from lib.report import (
     output_file,
     report_header,
 )
-from timm_wavemix.hub import load_checkpoint
+from timm_wavemix.checkpoints import load_checkpoint
 
 SEED = 0
 SIDE = 28  # pixels of an image
