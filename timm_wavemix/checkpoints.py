@@ -144,7 +144,7 @@ def weights_file(name: str) -> Path:
 
 def _load_folder(folder: Path, state_dict: Any, source: str) -> Source:
     config = read_json(folder / 'config.json')
-    with _blame(f"The config.json of '{source}' gives no model, write it with timm.models.save_for_hf"):
+    with blame(f"The config.json of '{source}' gives no model, write it with timm.models.save_for_hf"):
         cfg, name, model_args = load_model_config_from_path(folder)
     loaded = _build(name, model_args, state_dict, source, dict(pretrained_cfg=cfg), config=config)
     # timm builds by model_args alone, and would give another model than the one that was trained
@@ -167,7 +167,7 @@ def _load_checkpoint(file: Path, use_ema: bool) -> Source:
             'folder of timm.models.save_for_hf.')
     if use_ema and not checkpoint.get('state_dict_ema'):
         raise ValueError(f"'{file}' has no EMA weights: leave out --use-ema, or train with --model-ema.")
-    with _blame(f"The arguments of the training in '{file}' give no model"):
+    with blame(f"The arguments of the training in '{file}' give no model"):
         name, cfg, model_args = _trained_from(args['model'])
         # as train.py builds it; older ones had not all of these arguments
         model_args = dict(
@@ -178,7 +178,7 @@ def _load_checkpoint(file: Path, use_ema: bool) -> Source:
     loaded = _build(
         name, model_args, checkpoint['state_dict_ema' if use_ema else 'state_dict'], str(file),
         dict(pretrained_cfg=cfg, pretrained_cfg_overlay=others), hparams=args)
-    with _blame(f"The arguments of the training in '{file}' give no preprocessing"):
+    with blame(f"The arguments of the training in '{file}' give no preprocessing"):
         config_of(loaded.model).update(
             resolve_input_data_config(loaded.model, args), num_classes=loaded.model.num_classes, pool_size=None)
     return loaded
@@ -212,7 +212,7 @@ def _build(
         if next(built) > 2 * len(state_dict) + 1000:  # layers may be replaced while a model is built
             raise ValueError('it has more parameters than there are tensors')
 
-    with _blame(f"The weights of '{source}' do not fit the arguments of its model"):
+    with blame(f"The weights of '{source}' do not fit the arguments of its model"):
         _check_args(name, model_args, sum(v.numel() for v in state_dict.values() if isinstance(v, torch.Tensor)))
         with register_module_parameter_registration_hook(limit):
             on_meta = timm.create_model(name, device='meta', **(cfg or {}), **model_args)
@@ -274,8 +274,8 @@ def read_weights(path: Path) -> Any:
     except Exception as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which torch gets from a file cut off
             raise
-        if code := re.search(r'Unsupported \w+: (GLOBAL )?(\S+)', str(error)):
-            fault = f'would run code ({code[2]}) and was not read: save the weights alone'
+        if code := re.search(r'GLOBAL (\S+)', str(error)):
+            fault = f'would run code ({code[1]}) and was not read: save the weights alone'
         elif cached := re.search('/models--(.+?)--(.+)/snapshots/', file.as_posix()):
             fault = f'is damaged: remove it with `hf cache rm model/{cached[1]}/{cached[2]}`'
         else:
@@ -285,18 +285,20 @@ def read_weights(path: Path) -> Any:
 
 def read_json(file: Path) -> Any:
     """Read a JSON file; raises OSError if it cannot be read, and ValueError if it is not JSON in UTF-8."""
-    with _blame(f"'{file}' is not JSON in UTF-8"):
+    with blame(f"'{file}' is not JSON in UTF-8"):
         return json.loads(file.read_text(encoding='utf-8'))
 
 
 @contextmanager
-def _blame(what: str) -> Iterator[None]:
+def blame(what: str) -> Iterator[None]:
     """Say that `what` is at fault, whatever a library makes of bad input; the system's errors stay what they are."""
     try:
         yield
     except OSError:
         raise
     except Exception as error:
+        if number := re.search(r'\(os error (\d+)\)', str(error)):  # safetensors has errors of its own
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
         raise ValueError(f'{what}: {one_line(error)}.') from error
 
 

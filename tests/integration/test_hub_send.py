@@ -292,7 +292,8 @@ LOST_ANSWERS = {
 
 
 @pytest.mark.parametrize('answer, where', [
-    *((answer, []) for answer in LOST_ANSWERS), ('502', ['--revision', 'branch']), ('closed', ['--create-pr'])], ids=str)
+    *((answer, []) for answer in LOST_ANSWERS), ('502', ['--revision', 'branch']), ('closed', ['--create-pr']),
+], ids=str)
 def test_commit_whose_answer_is_lost_is_found_and_verified(server, push, answer, where):
     server.after_commit = LOST_ANSWERS[answer]
     code, out, err = push(NAME, '--repo-id', 'org/model', *where)
@@ -430,7 +431,8 @@ def test_upload_that_is_cut_publishes_nothing_and_a_second_run_finishes(server, 
 
 
 @pytest.mark.parametrize('content, files', [
-    ('*.safetensors', {'model.safetensors'}), ('*.md', {'README.md'}), ('*\n!*.md', {'config.json', 'model.safetensors'})])
+    ('*.safetensors', {'model.safetensors'}), ('*.md', {'README.md'}),
+    ('*\n!*.md', {'config.json', 'model.safetensors'})])
 def test_files_that_gitignore_drops_are_named(server, push, refused, content, files):
     assert push(NAME, '--repo-id', 'org/model')[0] == 0
     repo = server.repos['org/model']
