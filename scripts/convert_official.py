@@ -69,8 +69,9 @@ def counterpart(model: nn.Module) -> nn.Module:
     stem = (
         dict(initial_conv='pachify', patch_size=convs[2].kernel_size[0]) if len(convs) == 3 else
         dict(initial_conv='strided', stride=convs[0].stride[0]))
+    levels = len(getattr(model.blocks[0], 'mlps', 'x'))  # a Lite block has one, and no list of them
     return authors_model(
-        torch.device('cpu'), num_classes=model.num_classes, depth=len(model.blocks), level=len(getattr(model.blocks[0], 'mlps', 'x')),
+        torch.device('cpu'), num_classes=model.num_classes, depth=len(model.blocks), level=levels,
         final_dim=model.num_features, ff_channel=model.num_features, **stem)
 
 
