@@ -26,12 +26,9 @@ AUTHORS = {  # by the paper_ids of a pretrained_cfg: both papers are preprints o
 
 
 def make_card(model: nn.Module, repo_id: str, metadata: Dict[str, Any]) -> ModelCard:
-    """Make the model card.
+    """The card of a model for a repository, with what the model can't know as `read_metadata` gives it.
 
-    Args:
-        model: The model, whose `pretrained_cfg` has the names of its classes, if they are known.
-        repo_id: Repository that the card is for.
-        metadata: What the model can't know, as `read_metadata` gives it.
+    The names of the classes are those of its `pretrained_cfg`.
     """
     cfg, name = config_of(model), repo_id.rpartition('/')[2]
     registered = registered_cfg(cfg['architecture'])
@@ -58,8 +55,8 @@ def _card_data(repo_id: str, metadata: Dict[str, Any]) -> ModelCardData:
     base_models, results = metadata.get('base_model', []), _results(repo_id, metadata)
     return ModelCardData(
         library_name='timm', pipeline_tag='image-classification',
-        license=weights.get('license'), license_name=weights.get('license_name'),
-        license_link=weights.get('license_link'), tags=['image-classification', 'timm', 'timm_wavemix', 'wavemix'],
+        tags=['image-classification', 'timm', 'timm_wavemix', 'wavemix'],
+        **{key: weights.get(key) for key in ('license', 'license_name', 'license_link')},
         datasets=[dataset['hub_id']] if 'hub_id' in dataset else None, metrics=['accuracy'] if results else None,
         base_model=base_models[0] if len(base_models) == 1 else base_models or None,
         base_model_relation=metadata.get('base_model_relation'),
