@@ -4,6 +4,7 @@ import copy
 import accelerate
 import onnx
 import onnxruntime
+import opacus
 import peft
 import ptflops
 import pytest
@@ -142,6 +143,18 @@ def test_lora_of_the_1x1_convolutions(block, layers):
 def test_lora_names_the_layer_that_it_cannot_take(layer, name):
     with pytest.raises(ValueError, match=f'(?s)Target module {name}.* is not supported'):
         peft.get_peft_model(create(**BLOCKS['wavemix']), peft.LoraConfig(target_modules=[layer]))
+
+
+@pytest.mark.parametrize('block', ['wavemix', 'lite', 'cascade'])
+def test_opacus_finds_the_gradients_of_each_image(block):
+    model = create(**BLOCKS[block], norm_layer='groupnorm1').train()  # a batch norm has none
+    per_image, x = opacus.GradSampleModule(copy.deepcopy(model), loss_reduction='sum'), images(model, 3, 16, 16)
+    per_image(x).square().sum().backward()
+    for i in range(3):
+        model.zero_grad()
+        model(x[i:i + 1]).square().sum().backward()
+        for actual, expected in zip(per_image.parameters(), model.parameters()):
+            torch.testing.assert_close(actual.grad_sample[i], expected.grad, rtol=1e-4, atol=1e-4)
 
 
 # torch.func
