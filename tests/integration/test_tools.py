@@ -145,7 +145,7 @@ def test_lora_names_the_layer_that_it_cannot_take(layer, name):
         peft.get_peft_model(create(**BLOCKS['wavemix']), peft.LoraConfig(target_modules=[layer]))
 
 
-@pytest.mark.parametrize('block', ['wavemix', 'lite', 'cascade'])
+@pytest.mark.parametrize('block', ['wavemix', 'lite'])  # opacus looks at one input of a layer, a cascade has two
 def test_opacus_finds_the_gradients_of_each_image(block):
     model = create(**BLOCKS[block], norm_layer='groupnorm1').train()  # a batch norm has none
     per_image, x = opacus.GradSampleModule(copy.deepcopy(model), loss_reduction='sum'), images(model, 3, 16, 16)
