@@ -28,8 +28,8 @@ test-all: $(VENV)/test
 test-lowest: $(LOWEST)/test
 	OMP_NUM_THREADS=1 $(call bin,$(LOWEST))/python -m pytest $(PARALLEL) -m "not slow and not recent_torch" \
 		tests/unit/test_wavelet.py tests/unit/test_wavemix.py tests/unit/test_mixers.py \
-		tests/integration/test_pretrained.py tests/integration/test_hub.py tests/integration/test_hub_faults.py \
-		tests/integration/test_hub_input.py tests/integration/test_cards.py
+		tests/unit/test_checkpoints.py tests/integration/test_pretrained.py tests/integration/test_hub_send.py \
+		tests/integration/test_hub_files.py tests/integration/test_hub_card.py
 
 # ruff, and mypy for the types that py.typed promises.
 lint: $(VENV)/lint

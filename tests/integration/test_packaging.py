@@ -13,7 +13,7 @@ CLASSIFY = """
 import timm
 import timm_wavemix
 import torch
-from timm_wavemix.cards import hub_configs
+from timm_wavemix.hub.metadata import hub_configs
 
 model = timm.create_model('wavemix_lite_256_7', pretrained=True).eval()
 assert model(torch.zeros(1, 3, 28, 28)).shape == (1, 10)
