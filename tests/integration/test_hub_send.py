@@ -105,6 +105,7 @@ def test_branches_pull_requests_and_main_are_kept_apart(server, push, pull, mode
     assert code == 0 and out.endswith(f'{server.url}/org/model/discussions/1\n')
     assert head(server) == first and same(pull('org/model'), packaged)
     assert same(pull('org/model@seven'), model) and same(pull('org/model@refs/pr/1'), model)
+    assert same(checkpoints.load_model('hf-hub:org/model@seven'), model)
     assert push(folder, '--repo-id', 'org/model')[0] == 0
     assert same(pull('org/model'), model) and same(pull(f'org/model@{first}'), packaged)
 

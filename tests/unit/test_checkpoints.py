@@ -64,6 +64,9 @@ def change_weights(folder, change):
 def test_a_name_and_a_folder(folder, model):
     assert same(load_model('wavemix_16_5'), timm.create_model('wavemix_16_5', pretrained=True).eval())
     assert same(load_model(str(folder)), model) and same(load_model(f'local-dir:{folder}'), model)
+    (folder / 'model.safetensors').unlink()
+    torch.save({'state_dict': model.state_dict(), 'epoch': 3}, folder / 'pytorch_model.bin')
+    assert same(load_model(str(folder)), model)
 
 
 @pytest.mark.parametrize('use_ema', [False, True])

@@ -9,7 +9,6 @@ from typing import List, Optional
 
 from huggingface_hub.utils import HFValidationError, disable_progress_bars, validate_repo_id
 
-from ..checkpoints import one_line
 from .errors import explain
 from .files import write_files
 from .send import Target, publish, read_token
@@ -53,7 +52,7 @@ def repo_id(value: str) -> str:
     try:
         validate_repo_id(value)
     except HFValidationError as error:
-        raise argparse.ArgumentTypeError(one_line(error)) from error
+        raise argparse.ArgumentTypeError(str(error)) from error
     if '/' not in value:
         raise argparse.ArgumentTypeError(f"'{value}' has no owner: write ORG/{value}")
     return value
@@ -88,7 +87,7 @@ def main(argv: Optional[List[str]] = None, prog: Optional[str] = None) -> None:
     except KeyboardInterrupt as interrupt:
         code, message = 130, f'Interrupted. {str(interrupt) or "Nothing was sent."}'
     except (OSError, RuntimeError, ValueError) as error:
-        code, message = 1, explain(error) if isinstance(error, OSError) else one_line(error)
+        code, message = 1, explain(error) if isinstance(error, OSError) else ' '.join(str(error).split())
     print(f'{parser.prog}: {message.replace(token or message, "***" if token else message)}', file=sys.stderr)
     sys.exit(code)
 

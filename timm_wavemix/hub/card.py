@@ -6,19 +6,18 @@ from typing import Any, Dict, Iterator, List, Tuple
 import timm
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment
+from timm.models import get_pretrained_cfg_value
 from torch import nn
 
-from ..checkpoints import config_of, registered_cfg
-from ..mixers import FNet2dBlock, MlpMixer2dBlock
 from .metadata import RELATIONS, hub_configs, read_metadata
 
 IMAGE_MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}  # of Pillow, by channels
 URL = re.compile(r'https?://[\w./%?=#+-]+')
 AS_TEXT = str.maketrans({
     **{char: f'\\{char}' for char in '\\*_[]~$'}, '<': '&lt;', '&': '&amp;', '|': '&#124;', '`': '&#96;'})
-MIXERS = {
-    FNet2dBlock: 'a Fourier transform over height, width and channels',
-    MlpMixer2dBlock: 'MLPs along height, width and channels'}
+MIXERS = {  # by the class of blocks
+    'FNet2dBlock': 'a Fourier transform over height, width and channels',
+    'MlpMixer2dBlock': 'MLPs along height, width and channels'}
 AUTHORS = {  # by the paper_ids of a pretrained_cfg: both papers are preprints of 2022
     'arXiv:2203.03689': ('jeevan2022wavemix', 'Jeevan P, Pranav and Sethi, Amit'),
     'arXiv:2205.14375': (
@@ -30,18 +29,18 @@ def make_card(model: nn.Module, repo_id: str, metadata: Dict[str, Any]) -> Model
 
     The names of the classes are those of its `pretrained_cfg`.
     """
-    cfg, name = config_of(model), repo_id.rpartition('/')[2]
-    registered = registered_cfg(cfg['architecture'])
-    key, authors = AUTHORS[str(registered.paper_ids)]
+    cfg, name = vars(model)['pretrained_cfg'], repo_id.rpartition('/')[2]
+    paper, title = (get_pretrained_cfg_value(cfg['architecture'], key) for key in ('paper_ids', 'paper_name'))
+    key, authors = AUTHORS[str(paper)]
     environment = Environment()
     environment.filters['inline'] = inline
     template = environment.from_string(Path(__file__).with_name('card.md').read_text(encoding='utf-8'))
     return ModelCard(template.render(
         card_data=_card_data(repo_id, metadata).to_yaml(), name=name, repo_id=repo_id, cfg=cfg, facts=metadata,
-        mixer=MIXERS.get(type(model.get_submodule('blocks.0'))), mode=IMAGE_MODES.get(cfg['input_size'][0]),
+        mixer=MIXERS.get(type(model.get_submodule('blocks.0')).__name__), mode=IMAGE_MODES.get(cfg['input_size'][0]),
         relation=RELATIONS.get(metadata.get('base_model_relation', ''), 'Converted from'),
-        num_classes=model.num_classes, num_features=model.num_features, key=key, title=registered.paper_name,
-        authors=authors, paper=registered.paper_ids, comparison=list(_comparison(model, name, metadata))))
+        num_classes=model.num_classes, num_features=model.num_features, key=key, title=title,
+        authors=authors, paper=paper, comparison=list(_comparison(model, name, metadata))))
 
 
 def inline(text: str) -> str:
@@ -88,4 +87,4 @@ def _comparison(model: nn.Module, name: str, metadata: Dict[str, Any]) -> Iterat
             models.append((file.stem, timm.create_model(file.stem, device='meta'), others))
     for name, model, facts in models:
         params = sum(p.numel() for p in model.parameters())
-        yield name, params, config_of(model)['input_size'], facts.get('metrics', {})
+        yield name, params, vars(model)['pretrained_cfg']['input_size'], facts.get('metrics', {})

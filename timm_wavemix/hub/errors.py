@@ -9,12 +9,10 @@ from urllib.parse import urlsplit
 from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from ..checkpoints import one_line
-
 
 def explain(error: BaseException) -> str:
     """Who failed and a hint at the fix, with what the server or the library says itself."""
-    reason, endpoint = one_line(error), HfApi().endpoint
+    reason, endpoint = ' '.join(str(error).split()).rstrip('.') or type(error).__name__, HfApi().endpoint
     if answered := _answered(error):
         return _explain_answer(answered.response, str(getattr(answered, 'server_message', '') or ''), endpoint)
     if isinstance(error, (AttributeError, KeyError, TypeError, json.JSONDecodeError)):
