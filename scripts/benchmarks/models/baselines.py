@@ -2,9 +2,9 @@
 
 ResNets and ConvMixers are timm's. The transformers are put together from vit-pytorch, which the paper used, and
 nystrom-attention: `pip install --group baselines`. The paper gives their embedding dimension, layers and heads, a
-patch size of 1 pixel, and how many parameters they have (table 1, 10 classes); widths that it leaves open are those
-that come closest to that. From 64x64 on, patches or strides grow with the images, so that the map stays near 32x32
-(section 5.4). What differs from table 1:
+patch size of 1 pixel, and how many parameters they have (table 1, 10 classes); where it leaves a width open, we took the
+one that comes closest to this number. From 64x64 on, patches or strides grow with the images, so that the map stays near
+32x32 (section 5.4). What differs from table 1:
 
     resnet50_3x3        23.52 M, the paper has 25.2 M in table 1 and 23.6 M in table 2
     resnet101_3x3       42.51 M, not in table 1
@@ -25,7 +25,7 @@ from timm.layers import to_2tuple
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.convmixer import ConvMixer
 
-from .published import FAMILIES
+from scripts.benchmarks.common.paper import FAMILIES
 
 Size = Union[int, Tuple[int, int]]
 
@@ -33,7 +33,7 @@ Size = Union[int, Tuple[int, int]]
 def size_kwargs(name: str, image_size: int) -> Dict[str, int]:
     """Arguments by which a model of the comparison takes images of this size as in the paper.
 
-    WaveMix has as many levels as bring the map to 2x2.
+    WaveMix has enough levels to reduce the map to 2x2.
     """
     kwargs = {}
     if timm.get_pretrained_cfg(name).fixed_input_size:

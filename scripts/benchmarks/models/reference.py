@@ -1,4 +1,4 @@
-"""Other implementations of WaveMix, which the benchmark times and the tests compare with.
+"""Other implementations of WaveMix, which the efficiency benchmark times and the tests compare with.
 
 They need pytorch_wavelets and the authors' package `wavemix`: `pip install --group baselines`.
 """
@@ -21,7 +21,7 @@ class PlainBlock(nn.Module):
     Goes where `timm_wavemix.wavemix.WaveMixBlock` goes, and takes its state dict. `levels` must divide `dim`.
     """
 
-    def __init__(self, dim: int, levels: int = 4, proj_drop: float = 0., **_: Any):
+    def __init__(self, dim: int, levels: int = 4, proj_drop: float = 0.):
         from pytorch_wavelets import DWTForward
         super().__init__()
         self.mlps = nn.ModuleList([
@@ -52,8 +52,10 @@ class PlainBlock(nn.Module):
 
 
 def plain_model(name: str) -> nn.Module:
-    """One of our WaveMix models, 10 classes, with `PlainBlock` in place of our block."""
-    return timm.create_model(name, num_classes=10, block=PlainBlock)
+    """One of our WaveMix models, 10 classes, with `PlainBlock` instead of our block."""
+    model = timm.create_model(name, num_classes=10)
+    model.blocks = nn.Sequential(*[PlainBlock(block.conv_dw.in_channels, len(block.mlps)) for block in model.blocks])
+    return model
 
 
 def authors_model(device: torch.device, **kwargs: Any) -> nn.Module:

@@ -1,10 +1,11 @@
-"""The models of the WaveMix paper's comparison, and its figures of them: tables 1 to 6 of arXiv 2203.03689.
+"""The models that the WaveMix paper compares, and its figures for them: tables 1 to 6 of arXiv 2203.03689.
 
-Names are those in timm; baselines.py registers the models that timm does not have.
+Models have their names in timm; models/baselines.py registers the ones that timm lacks.
 """
 from typing import Dict, NamedTuple, Optional
 
-TRAIN, INFERENCE = 'train', 'inference'
+from scripts.benchmarks.common.step import INFERENCE, TRAIN
+
 FAMILIES = {
     'WaveMix': ('wavemix_16_5', 'wavemix_32_5', 'wavemix_64_5'),
     'WaveMix-Lite': ('wavemix_lite_128_7', 'wavemix_lite_256_7'),
@@ -15,7 +16,7 @@ FAMILIES = {
     'ConvMixer': ('convmixer_256_8', 'convmixer_256_16'),
     'transformer': ('vit_128_4x4', 'hybrid_vin_128_4x4', 'cct_128_4x4', 'cvt_128_4x4'),
 }
-DATA_SETS = {  # of the tables, with the heads of their columns there; scripts/recipes/paper/ has a recipe for each
+DATA_SETS = {  # by table, with the heads of its columns; scripts/recipes/paper/ has a recipe for each
     1: {'cifar10': 'CIFAR-10', 'cifar100': 'CIFAR-100', 'tiny_imagenet': 'Tiny ImageNet'},
     2: {
         'emnist_byclass': 'Byclass', 'emnist_bymerge': 'Bymerge', 'emnist_letters': 'Letters',
@@ -60,7 +61,7 @@ TOP1 = {
 
 
 class Paper(NamedTuple):
-    """What the paper says of a model: its name there, and figures by image size."""
+    """What the paper says about a model: its name there, and figures by image size."""
     name: str
     params: Optional[float] = None  # million, table 1
     memory: Dict[int, float] = {}  # GB of GPU memory at batch 64, tables 1 and 4
@@ -105,3 +106,8 @@ PAPER = {
         {TRAIN: {32: 495, 64: 159}, INFERENCE: {32: 1028, 64: 408}},
         {TRAIN: {32: 448, 64: 112}, INFERENCE: {32: 768}}),
 }
+
+
+def family(model: str) -> str:
+    """The family of a model in `FAMILIES`."""
+    return next(name for name, models in FAMILIES.items() if model in models)
