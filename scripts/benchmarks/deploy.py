@@ -60,8 +60,8 @@ from lib.report import (
     write_text_whole,
     write_whole,
 )
-from lib.runtimes import RUNTIMES, calibration_images, files_of, write
 from lib.worker import PYTORCH
+from timm_wavemix.export import RUNTIMES, calibration_images, files_of, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,10 +18,9 @@ import torch
 from PIL import Image
 
 import deploy as benchmark
-import export_model
-import timm_wavemix  # noqa: F401  registers the models
-from benchmarks.lib import runtimes
+from benchmarks.lib.runtimes import LOADERS
 from conftest import checkpoint, markdown_rows
+from timm_wavemix import export as runtimes
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = (ROOT / 'docs' / 'deploy.md').read_text(encoding='utf-8')
@@ -33,8 +32,8 @@ pytestmark = pytest.mark.recent_torch
 def exported(tmp_path_factory, fashion_mnist):
     """The float and the int8 file of the smallest model."""
     folder = tmp_path_factory.mktemp('exported')
-    export_model.export('wavemix_16_5', 'onnx', folder / 'float.onnx')
-    export_model.export('wavemix_16_5', 'onnx-int8', folder / 'int8.onnx', fashion_mnist / 'validation')
+    runtimes.export('wavemix_16_5', 'onnx', folder / 'float.onnx')
+    runtimes.export('wavemix_16_5', 'onnx-int8', folder / 'int8.onnx', fashion_mnist / 'validation')
     return folder
 
 
@@ -68,14 +67,14 @@ def test_exports_a_checkpoint_its_ema_weights_and_a_folder(tmp_path, folder):
     for name, use_ema, model, channels in (
             (file, False, trained, 1), (file, True, ema, 1), (f'local-dir:{folder}', False, pulled, 3)):
         exported = tmp_path / 'model.onnx'
-        export_model.export(name, 'onnx', exported, use_ema=use_ema)
+        runtimes.export(name, 'onnx', exported, use_ema=use_ema)
         images = torch.randn(2, channels, 28, 28)
         np.testing.assert_allclose(run(exported, images.numpy()), model(images).detach().numpy(), atol=1e-4, rtol=0)
         exported.unlink()
 
 
 def test_a_file_of_dynamic_size_has_the_logits_of_the_model_at_any_size(tmp_path):
-    export_model.export('wavemix_16_5', 'onnx', tmp_path / 'model.onnx', dynamic_size=True)
+    runtimes.export('wavemix_16_5', 'onnx', tmp_path / 'model.onnx', dynamic_size=True)
     model = timm.create_model('wavemix_16_5', pretrained=True).eval()
     assert len(onnx.load(tmp_path / 'model.onnx').graph.node) <= 300
     for size in (1, 3, 28, 28), (2, 3, 31, 45), (1, 3, 64, 64), (3, 3, 8, 9):
@@ -120,12 +119,12 @@ def test_every_runtime_that_is_installed_gives_the_logits_of_the_model(runtime, 
     if kind.missing:
         pytest.skip(f'{kind.missing} not installed')
     file = tmp_path / f'model{kind.suffix}'
-    export_model.export('wavemix_16_5', runtime, file, fashion_mnist / 'validation' if kind.calibrated else None)
+    runtimes.export('wavemix_16_5', runtime, file, fashion_mnist / 'validation' if kind.calibrated else None)
     model = timm.create_model('wavemix_16_5', pretrained=True).eval()
     images = runtimes.calibration_images(fashion_mnist / 'test', model)
     with torch.no_grad():
         expected = model(torch.from_numpy(images)).numpy()
-    run = kind.load(file, 1)
+    run = LOADERS[runtime](file, 1)
     tolerance = 1.5 if 'int8' in runtime else 0.1 if 'fp16' in runtime else 1e-3
     for batch in 40, 1:
         np.testing.assert_allclose(run(images[:batch]), expected[:batch], atol=tolerance, rtol=0)
@@ -156,9 +155,9 @@ def test_the_pages_javascript_classifies_an_image(exported, tmp_path):
 
 
 def export_error(monkeypatch, *args):
-    monkeypatch.setattr(sys, 'argv', ['export_model.py', *map(str, args)])
+    monkeypatch.setattr(sys, 'argv', ['timm-wavemix export', *map(str, args)])
     with pytest.raises(SystemExit) as error:
-        export_model.main()
+        runtimes.main()
     return error.value.code
 
 
@@ -188,7 +187,7 @@ def test_bad_input_is_one_sentence_and_writes_nothing(monkeypatch, tmp_path, arg
     Path('small/1').mkdir(parents=True)
     Image.new('L', (20, 20)).save('small/1/1.png')
     before = sorted(tmp_path.iterdir())
-    assert export_error(monkeypatch, *args) == f'export_model.py: {message}'
+    assert export_error(monkeypatch, *args) == f'runtimes.py: {message}'
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -199,9 +198,9 @@ def test_unknown_runtime_is_an_error(monkeypatch, capsys):
 
 def test_runtime_that_is_not_installed_is_named(monkeypatch, tmp_path):
     runtime = runtimes.RUNTIMES['openvino']._replace(packages=('no_such_package',))
-    monkeypatch.setitem(export_model.RUNTIMES, 'openvino', runtime)
+    monkeypatch.setitem(runtimes.RUNTIMES, 'openvino', runtime)
     assert export_error(monkeypatch, 'wavemix_16_5', 'openvino', tmp_path / 'a.xml') == (
-        'export_model.py: openvino needs no_such_package: install what is missing with `pip install --group deploy`.')
+        'runtimes.py: openvino needs no_such_package: install what is missing with `pip install --group deploy`.')
 
 
 def test_arrays_of_another_size_are_refused(tmp_path):
@@ -417,7 +416,7 @@ def test_commands_and_code_of_the_page_run_in_order(monkeypatch, capsys, tmp_pat
         if language == 'sh':
             for line in code.replace('\\\n', ' ').splitlines():
                 _, *words = shlex.split(line, comments=True)
-                if words[:1] == ['scripts/export_model.py'] and not runtimes.RUNTIMES[words[2]].missing:
+                if words[:1] == ['scripts/runtimes.py'] and not runtimes.RUNTIMES[words[2]].missing:
                     subprocess.run([sys.executable, *words], check=True)
         elif all(map(find_spec, re.findall(r'^(?:import|from) (\w+)', code, re.MULTILINE))):
             exec(code, namespace)

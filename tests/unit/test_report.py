@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from lib import report
-from lib.runtimes import RUNTIMES
+from timm_wavemix.export import RUNTIMES
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='only Linux ends processes that take too much memory')

@@ -11,7 +11,7 @@ from typing import Any, Dict, Optional
 
 import numpy as np
 
-from lib.runtimes import RUNTIMES, Run
+from lib.runtimes import LOADERS, Run
 
 PYTORCH = {  # these have no file but the weights
     'eager': 'PyTorch, eager',
@@ -73,7 +73,7 @@ def main(runtime: str, model: str, file: str, threads: str) -> None:
         if runtime in PYTORCH:
             run = load_pytorch(runtime, model, Path(file), int(threads))
         else:
-            run = RUNTIMES[runtime].load(Path(file), int(threads))
+            run = LOADERS[runtime](Path(file), int(threads))
         for line in sys.stdin:
             print(json.dumps(answer(run, json.loads(line))), file=answers, flush=True)
 
