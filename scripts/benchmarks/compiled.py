@@ -117,17 +117,12 @@ def markdown(results: Report, stem: Path) -> str:
     ])
 
 
-def work(args: argparse.Namespace) -> List[Path]:
-    if args.redraw:
-        results = report.load_json(report.file_of(args.output, '.json'), NAME, Report.from_json)
-    else:
-        measured = []
-        for name in tqdm(args.models, unit=' models'):
-            with get_context('spawn').Pool(1) as pool:  # nothing compiled before helps
-                measured.append(pool.apply(measure, (name, args.device, args.rounds)))
-        results = Report(
-            command.command_line(NAME), report.hardware_name(args.device), report.SOFTWARE, measured)
-    return report.save(results, args.output, markdown)
+def measure_models(args: argparse.Namespace) -> Report:
+    results = []
+    for name in tqdm(args.models, unit=' models'):
+        with get_context('spawn').Pool(1) as pool:  # nothing compiled before helps
+            results.append(pool.apply(measure, (name, args.device, args.rounds)))
+    return Report(command.command_line(NAME), report.hardware_name(args.device), report.SOFTWARE, results)
 
 
 def main(argv: Optional[List[str]] = None) -> None:
@@ -144,7 +139,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     command.add_rounds_argument(parser)
     command.add_device_argument(parser)
     command.add_output_arguments(parser, NAME)
-    command.run(parser, work, argv)
+    command.run(parser, partial(report.work, NAME, Report.from_json, measure_models, markdown, None), argv)
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ import argparse
 import math
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
@@ -117,6 +118,9 @@ def measure_sizes(args: argparse.Namespace) -> Report:
     Raises:
         ValueError: No model can be measured.
     """
+    warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # by pytorch_wavelets
+    torch.backends.cudnn.benchmark = True  # as timm's train.py
+    command.limit_memory(args.device)
     results: List[Results] = []
     remarks: List[str] = []
     if RESNET18 not in args.models:
@@ -227,18 +231,6 @@ def draw(results: Report) -> 'Figure':
     return figure
 
 
-def work(args: argparse.Namespace) -> List[Path]:
-    command.require_matplotlib()
-    if args.redraw:
-        results = report.load_json(report.file_of(args.output, '.json'), NAME, Report.from_json)
-    else:
-        warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # by pytorch_wavelets
-        torch.backends.cudnn.benchmark = True  # as timm's train.py
-        command.limit_memory(args.device)
-        results = measure_sizes(args)
-    return report.save(results, args.output, markdown, draw)
-
-
 def main(argv: Optional[List[str]] = None) -> None:
     parser = command.make_parser(NAME, __doc__)
     parser.add_argument(
@@ -269,7 +261,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     command.add_rounds_argument(parser)
     command.add_device_argument(parser)
     command.add_output_arguments(parser, NAME)
-    command.run(parser, work, argv)
+    command.run(parser, partial(report.work, NAME, Report.from_json, measure_sizes, markdown, draw), argv)
 
 
 if __name__ == '__main__':

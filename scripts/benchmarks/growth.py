@@ -1,6 +1,7 @@
 """Measure how the cost per pixel grows with image size and batch size, for WaveMix beside a ViT."""
 import argparse
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
@@ -71,8 +72,10 @@ def list_cases(batch_size: int, device: torch.device) -> List[Case]:
     return cases
 
 
-def measure_pixels(batch_size: int, rounds: int, device: torch.device) -> List[Pixel]:
-    results = measure(list_cases(batch_size, device), rounds, device, NAME)
+def measure_pixels(args: argparse.Namespace) -> Report:
+    torch.backends.cudnn.benchmark = True  # as timm's train.py
+    command.limit_memory(args.device)
+    results = measure(list_cases(args.batch_size, args.device), args.rounds, args.device, NAME)
     speeds = {(s.model, s.batch_size, s.image_size, s.mode): s for s in results.speeds}
     pixels = []
     for cost in results.costs:
@@ -84,7 +87,8 @@ def measure_pixels(batch_size: int, rounds: int, device: torch.device) -> List[P
             report.ratio(cost.saved_bytes.get(FP32), cost.batch_size * area),
             *(report.ratio(1e9 / area, speed.images_per_second) for speed in records),
             error='; '.join(filter(None, [cost.error, *(speed.error for speed in records)]))))
-    return pixels
+    return Report(
+        command.command_line(NAME), report.hardware_name(args.device), report.SOFTWARE, args.rounds, pixels)
 
 
 def tables(pixels: List[Pixel]) -> Iterator[str]:
@@ -116,18 +120,6 @@ def markdown(results: Report, stem: Path) -> str:
     ])
 
 
-def work(args: argparse.Namespace) -> List[Path]:
-    if args.redraw:
-        results = report.load_json(report.file_of(args.output, '.json'), NAME, Report.from_json)
-    else:
-        torch.backends.cudnn.benchmark = True  # as timm's train.py
-        command.limit_memory(args.device)
-        results = Report(
-            command.command_line(NAME), report.hardware_name(args.device), report.SOFTWARE, args.rounds,
-            measure_pixels(args.batch_size, args.rounds, args.device))
-    return report.save(results, args.output, markdown)
-
-
 def main(argv: Optional[List[str]] = None) -> None:
     parser = command.make_parser(NAME, __doc__)
     parser.add_argument(
@@ -135,7 +127,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     command.add_rounds_argument(parser)
     command.add_device_argument(parser)
     command.add_output_arguments(parser, NAME)
-    command.run(parser, work, argv)
+    command.run(parser, partial(report.work, NAME, Report.from_json, measure_pixels, markdown, None), argv)
 
 
 if __name__ == '__main__':

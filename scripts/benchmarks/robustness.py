@@ -5,6 +5,7 @@ The models are the ones that the package ships, and a checkpoint of timm's train
 import argparse
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -153,14 +154,6 @@ def markdown(results: Report, stem: Path) -> str:
     ])
 
 
-def work(args: argparse.Namespace) -> List[Path]:
-    if args.redraw:
-        results = report.load_json(report.file_of(args.output, '.json'), NAME, Report.from_json)
-    else:
-        results = measure(args)
-    return report.save(results, args.output, markdown)
-
-
 def main(argv: Optional[List[str]] = None) -> None:
     parser = command.make_parser(NAME, __doc__)
     parser.add_argument(
@@ -174,7 +167,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument('--amp', action='store_true', help='bf16 autocast, much faster on some processors and GPUs')
     command.add_device_argument(parser)
     command.add_output_arguments(parser, NAME)
-    command.run(parser, work, argv)
+    command.run(parser, partial(report.work, NAME, Report.from_json, measure, markdown, None), argv)
 
 
 if __name__ == '__main__':

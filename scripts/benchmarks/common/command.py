@@ -125,7 +125,8 @@ def run(
         sys.exit(f'{parser.prog}: {one_line(error)}')
     except KeyboardInterrupt:
         sys.exit(f'{parser.prog}: interrupted; {interrupted}.')
-    print(*files, sep='\n')
+    for file in files:
+        print(file)
 
 
 def require_matplotlib() -> None:

@@ -1,4 +1,5 @@
 """The texts of reports: their head, tables, numbers; the machine's name; colours for pictures."""
+import argparse
 import json
 import platform
 import re
@@ -12,6 +13,7 @@ import timm
 import torch
 
 import timm_wavemix
+from scripts.benchmarks.common import command
 from scripts.benchmarks.common.command import ROOT, write_text_whole, write_whole
 
 # colours that the colour-blind can tell apart
@@ -40,7 +42,7 @@ def hardware_name(device: torch.device) -> str:
 
 # Texts
 
-def head(title: str, name: str, stem: Path, command: str, machine: str, software: str) -> str:
+def head(title: str, name: str, stem: Path, measured_by: str, machine: str, software: str) -> str:
     """How a report in docs/results/ begins: what was measured where, and the command that draws it again."""
     path = stem.resolve()
     shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
@@ -48,7 +50,7 @@ def head(title: str, name: str, stem: Path, command: str, machine: str, software
         f'# {title}\n\n'
         'Generated, do not edit. This draws it again:\n\n'
         f'```sh\npython -m scripts.benchmarks.{name} --redraw --output {shown.as_posix()}\n```\n\n'
-        f'Measured on {machine}, with {software}, by\n\n```sh\n{command}\n```')
+        f'Measured on {machine}, with {software}, by\n\n```sh\n{measured_by}\n```')
 
 
 def three_digits(value: Optional[float]) -> str:
@@ -90,17 +92,17 @@ def marker_styles(families: Sequence[str]) -> Iterator[Dict[str, Any]]:
 
 # Files
 
-def load_json(file: Path, command: str, parse: Callable[[Dict[str, Any]], Row]) -> Row:
+def load_json(file: Path, name: str, parse: Callable[[Dict[str, Any]], Row]) -> Row:
     """The results in a file.
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It has other content than the command writes.
+        ValueError: It has other content than the command of this name writes.
     """
     try:
         return parse(json.loads(file.read_text(encoding='utf-8')))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"'{file}' has no results of {command}: name another --output.") from error
+        raise ValueError(f"'{file}' has no results of {name}: name another --output.") from error
 
 
 def file_of(stem: Path, suffix: str) -> Path:
@@ -118,3 +120,27 @@ def save(
         save_picture = partial(draw(report).savefig, format='png')
         files.append(write_whole(file_of(stem, '.png'), save_picture))
     return files
+
+
+def work(
+        name: str,
+        from_json: Callable[[Dict[str, Any]], Any],
+        measure: Callable[[argparse.Namespace], Optional[Any]],
+        markdown: Callable[[Any, Path], str],
+        draw: Optional[Callable[[Any], Any]],
+        args: argparse.Namespace,
+) -> List[Path]:
+    """What a command does: measure, or read what was measured, and write the report.
+
+    Args:
+        name: Of the command.
+        from_json: Makes its results, a dataclass, from JSON.
+        measure: Makes them from the arguments; None after a dry run.
+        markdown: Makes the text of the report, of the results and the files' stem.
+        draw: Makes the figure, where there is one.
+        args: With those of `add_output_arguments`.
+    """
+    if draw:
+        command.require_matplotlib()
+    results = load_json(file_of(args.output, '.json'), name, from_json) if args.redraw else measure(args)
+    return [] if results is None else save(results, args.output, markdown, draw)

@@ -1,6 +1,6 @@
-"""A process that has one runtime and one model in its memory: `python -m lib.worker` with the arguments of `main`.
+"""A process that has one runtime and one model in its memory: common/process.py starts it.
 
-It answers every line of JSON that it reads with one: what it is to do, and what it has measured.
+It answers every line of JSON that it reads, an order, with one line: what it has measured.
 """
 import json
 import sys
@@ -11,7 +11,7 @@ from typing import Any, Dict, Optional
 
 import numpy as np
 
-from lib.runtimes import LOADERS, Run
+from scripts.benchmarks.common.runtimes import LOADERS, Run
 
 PYTORCH = {  # these have no file but the weights
     'eager': 'PyTorch, eager',
@@ -21,7 +21,7 @@ PYTORCH = {  # these have no file but the weights
 
 
 def load_pytorch(kind: str, model: str, weights: Path, threads: int) -> Run:
-    """A model of timm of 10 classes, in the memory format that is quickest for WaveMix on CPUs."""
+    """A model of timm of 10 classes, in the memory format that is fastest for WaveMix on CPUs."""
     import timm
     import torch
 
@@ -42,7 +42,7 @@ def load_pytorch(kind: str, model: str, weights: Path, threads: int) -> Run:
 
 
 def peak_memory() -> Optional[int]:
-    """The most bytes of memory that this process has had, None where the system does not tell."""
+    """The most bytes of memory that this process has had, None where the system does not say."""
     try:
         status = dict(line.split(':', 1) for line in Path('/proc/self/status').read_text().splitlines())
     except OSError:
