@@ -367,17 +367,15 @@ def export(
 
 
 def main(argv: Optional[List[str]] = None, prog: Optional[str] = None) -> None:
+    runtimes = ', '.join(f'{key} ({kind.suffix or "a folder"})' for key, kind in RUNTIMES.items())
     parser = argparse.ArgumentParser(
-        prog=prog,
-        description='Write a trained model as what a runtime reads, in its deployed form.',
-        epilog='runtimes:\n' + '\n'.join(f'  {key:18} {kind.title} ({kind.suffix})' for key, kind in RUNTIMES.items()),
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        prog=prog, description='Write the deployed form of a trained model (timm.utils.reparameterize_model) as what a '
+        'runtime reads, for images of the size in its pretrained_cfg.')
     parser.add_argument(
         'model', metavar='MODEL', help="a model with weights, hf-hub:ORG/NAME, or a checkpoint of timm's train.py")
-    parser.add_argument('runtime', metavar='RUNTIME', choices=RUNTIMES, help='one of those below')
+    parser.add_argument('runtime', metavar='RUNTIME', choices=RUNTIMES, help=runtimes)
     parser.add_argument('output', metavar='FILE', type=Path, help='what to write')
-    parser.add_argument(
-        '--calibration', metavar='DIR', type=Path, help='training images in folders of classes, for static int8')
+    parser.add_argument('--calibration', metavar='DIR', type=Path, help='training images in folders of classes')
     parser.add_argument('--use-ema', action='store_true', help='take the EMA weights of the checkpoint')
     parser.add_argument('--dynamic-size', action='store_true', help='for images of any size, with onnx')
     args = parser.parse_args(argv)
@@ -385,5 +383,5 @@ def main(argv: Optional[List[str]] = None, prog: Optional[str] = None) -> None:
         written = export(args.model, args.runtime, args.output, args.calibration, args.use_ema, args.dynamic_size)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         sys.exit(f"{parser.prog}: {' '.join(str(error).split())}")
-    for path in written:
-        print(f'{path}: {path.stat().st_size:,} bytes')
+    files = [file for path in written for file in ([path] if path.is_file() else path.rglob('*')) if file.is_file()]
+    print(f'{", ".join(map(str, written))}: {sum(file.stat().st_size for file in files):,} bytes')
