@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 from torchvision.datasets import EMNIST, STL10, SVHN, Caltech256
 
-from prepare_fashion_mnist import write_split
+from scripts.prepare_fashion_mnist import write_split
 
 DATASETS = (
     'emnist_byclass', 'emnist_bymerge', 'emnist_letters', 'emnist_digits', 'emnist_balanced', 'svhn', 'stl10',

@@ -1,8 +1,8 @@
 """Train models of the WaveMix paper's comparison on one image folder, with equal updates and with equal time.
 
 What it will cost is measured first, on a few steps of each model, and printed; nothing else should run then. A run that
-was cut off goes on from the last finished epoch when it is started again, to the same end. The models of other libraries
-need `pip install --group baselines`.
+was cut off goes on from the last finished epoch when it is started again, to the same end. The models of other
+libraries need `pip install --group baselines`.
 """
 import statistics
 from functools import partial
@@ -20,9 +20,9 @@ METHOD = """\
 Every model gets two budgets. With equal updates it sees the same batches of the same images in the same order as all
 others. With equal time it makes as many updates as fit in it, by the measured step; reading the images does not count.
 
-For each budget a model gets a learning rate of its own: each rate is tried with the whole budget and the first seed, and
-the one with the highest top-1 on images of validation/ is taken. With that rate it is trained for every seed: the first
-seed's training is the one that was tried."""
+For each budget a model gets a learning rate of its own: each rate is tried with the whole budget and the first seed,
+and the one with the highest top-1 on images of validation/ is taken. With that rate it is trained for every seed: the
+first seed's training is the one that was tried."""
 DEFAULT = (  # the paper's own families, and one model each of the two best others
     *(name for family in ('WaveMix', 'WaveMix-Lite', '2-D FNet', '2-D MLP-Mixer') for name in FAMILIES[family]),
     'resnet18_3x3', 'convmixer_256_8')

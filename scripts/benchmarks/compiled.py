@@ -22,9 +22,9 @@ NAME = 'compiled'
 METHOD = """\
 Each model runs in a process of its own, with an empty cache, 10 classes and the image size of its pretrained_cfg. A
 batch has about as many pixels as 64 images of 32x32. The model is compiled with fullgraph=True, which allows no graph
-break, and with a dynamic batch size; another batch size that follows must not compile anything again. Eager and compiled
-calls alternate, in channels_last. A ratio of images per second to eager is the median of the rounds' ratios. A training
-step is a forward and a backward pass."""
+break, and with a dynamic batch size; another batch size that follows must not compile anything again. Eager and
+compiled calls alternate, in channels_last. A ratio of images per second to eager is the median of the rounds' ratios. A
+training step is a forward and a backward pass."""
 PIXELS = 64 * 32 * 32  # of a batch
 
 

@@ -22,15 +22,16 @@ Latency is the time from an array of one image to an array of logits. Each model
 one with one thread and one with a thread for each core. The processes of a model take turns, in alternating rounds, on
 random images of 28x28. The 95th percentile and "times as fast as eager" belong to the faster process, for eager too.
 
-Images per second and memory belong to the process with all threads. Memory is the peak of the process after batches of 1
-and of 64, with Python and the runtime in it, and with what torch.compile needs. ExecuTorch's batches are single calls,
-and its Python interface has torch in memory, which a phone does not have. The file of PyTorch holds float32 weights.
+Images per second and memory belong to the process with all threads. Memory is the peak of the process after batches of
+1 and of 64, with Python and the runtime in it, and with what torch.compile needs. ExecuTorch's batches are single
+calls, and its Python interface has torch in memory, which a phone does not have. The file of PyTorch holds float32
+weights.
 
-Top-1 is measured with the same shipped weights on all test images, preprocessed alike, whatever the runtime; nothing was
-selected by it. The recipe of the static int8 files was chosen on images of validation/, which the shipped weights were
-trained on; their ranges come from 500 training images. Agreement is the share of test images that get the same class as
-from eager. The float32 rows without a top-1 compute the same function: their agreement is measured on every tenth image,
-and the picture shows them at eager's top-1.
+Top-1 is measured with the same shipped weights on all test images, preprocessed alike, whatever the runtime; nothing
+was selected by it. The recipe of the static int8 files was chosen on images of validation/, which the shipped weights
+were trained on; their ranges come from 500 training images. Agreement is the share of test images that get the same
+class as from eager. The float32 rows without a top-1 compute the same function: their agreement is measured on every
+tenth image, and the picture shows them at eager's top-1.
 
 ResNet-18 and MobileNetV3 have random weights here, so no accuracy. Their stems have strides: of an image of 28x28,
 ResNet-18's first block sees a map of 7x7 and MobileNetV3's one of 14x14, where WaveMix keeps 28x28."""

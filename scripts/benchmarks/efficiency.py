@@ -31,8 +31,8 @@ NAME = 'efficiency'
 INTRODUCTION = """\
 Ratios to a ResNet stand beside the paper's own. The models are WaveMix, the paper's 2-D FNets and MLP-Mixers, and the
 models from other libraries that it compares with. Among them are ResNets with a 3x3 stem of stride 1 and no max-pool,
-and timm's ResNet-18 as it is. They are set up as in the paper: WaveMix has enough levels to reduce the map to 2x2, 4 for
-32x32 and 5 for 64x64. Models that `timm.utils.reparameterize_model` changes are also timed in that form. Two other
+and timm's ResNet-18 as it is. They are set up as in the paper: WaveMix has enough levels to reduce the map to 2x2, 4
+for 32x32 and 5 for 64x64. Models that `timm.utils.reparameterize_model` changes are also timed in that form. Two other
 implementations of WaveMix are timed at 32x32."""
 PEAKS = (
     "Calculated, in multiples of 16 images, in mixed precision: from PyTorch's peaks on the GPU at this batch and at "

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from scripts.benchmarks.common import command, report
 from scripts.benchmarks.common.images import accuracy, balanced_subset, load_split
 from scripts.benchmarks.common.step import BF16, FP32, autocast
-from timm_wavemix.hub import load_checkpoint
+from timm_wavemix.checkpoints import load_checkpoint
 
 NAME = 'robustness'
 METHOD = """\

@@ -27,7 +27,7 @@ from scripts.benchmarks.common.images import load_split
 from scripts.benchmarks.common.recipe import load_recipe
 from scripts.benchmarks.common.step import BF16, FP32, autocast
 from scripts.benchmarks.common.training import create_learner, load_state, save_state
-from timm_wavemix.hub import load_checkpoint
+from timm_wavemix.checkpoints import load_checkpoint
 
 NAME = 'train_in_memory'
 
@@ -92,17 +92,29 @@ def create_model(recipe: Dict[str, Any], initial: Optional[Path]) -> nn.Module:
     return model
 
 
-def load_earlier(file: Path, recipe: Dict[str, Any], device: torch.device) -> Dict[str, Any]:
+def load_earlier(file: Path, recipe: Dict[str, Any]) -> Dict[str, Any]:
     """The state of an earlier run of the same training.
 
     Raises:
         ValueError: The file is of another one, or damaged.
     """
-    state = load_state(file, device)
+    state = load_state(file)
     if state.get('args') != recipe:
         raise ValueError(
             f"'{file.parent}' holds a training by another recipe: repeat that, or name another --experiment.")
     return state
+
+
+def augmented_batches(
+        recipe: Dict[str, Any], normalize: Normalize, images: torch.Tensor, labels: torch.Tensor,
+) -> Iterator[Tuple[torch.Tensor, torch.Tensor]]:
+    """The full batches of an epoch, augmented."""
+    batch_size = recipe['batch_size']
+    order = torch.randperm(len(images), device=images.device)[:len(images) // batch_size * batch_size]
+    for rows in order.split(batch_size):
+        batch = crop_and_flip(normalize(images[rows]), recipe['scale'], recipe['ratio'], recipe['hflip'])
+        batch = erase(batch, recipe['reprob'], recipe['remode'])
+        yield batch.contiguous(memory_format=torch.channels_last), labels[rows]
 
 
 def train(recipe: Dict[str, Any], data: Path, folder: Path, device: torch.device, initial: Optional[Path]) -> None:
@@ -120,27 +132,21 @@ def train(recipe: Dict[str, Any], data: Path, folder: Path, device: torch.device
     (images, labels), validation = (
         [t.to(device) for t in load_images(data, recipe[split], recipe['input_size'], recipe['num_classes'])]
         for split in ('train_split', 'val_split'))
-    batch_size = recipe['batch_size']
-    updates = len(images) // batch_size  # of an epoch
+    updates = len(images) // recipe['batch_size']  # of an epoch
     if not updates:
         raise ValueError(f'{len(images)} images do not fill a batch: give a batch_size of {len(images)} or less.')
-
-    def batches(epoch: int) -> Iterator[Tuple[torch.Tensor, torch.Tensor]]:
-        order = torch.randperm(len(images), device=device)[:updates * batch_size]
-        for rows in order.split(batch_size):
-            batch = crop_and_flip(normalize(images[rows]), recipe['scale'], recipe['ratio'], recipe['hflip'])
-            batch = erase(batch, recipe['reprob'], recipe['remode'])
-            yield batch.contiguous(memory_format=torch.channels_last), labels[rows]
-
     precision = BF16 if recipe['amp'] else FP32
     learner = create_learner(
         model, precision, recipe['opt'], recipe['lr'], recipe['weight_decay'], recipe['epochs'], updates,
         recipe['model_ema_decay'], **{key: recipe[key] for key in ('warmup_epochs', 'warmup_lr', 'min_lr')})
     file, start = folder / 'last.pth.tar', 0
     if file.exists():
-        state = load_earlier(file, recipe, device)
+        state = load_earlier(file, recipe)
         learner.load(state)
         start = state['epoch'] + 1
+
+    def batches(epoch: int) -> Iterator[Tuple[torch.Tensor, torch.Tensor]]:
+        return augmented_batches(recipe, normalize, images, labels)
 
     began = time.perf_counter()
     for epoch, loss in learner.epochs(batches, start, recipe['epochs'], updates, recipe['seed']):

@@ -11,6 +11,8 @@ from typing import Any, Callable, Iterable, Optional, Sequence
 
 import torch
 
+from timm_wavemix.checkpoints import one_line
+
 ROOT = Path(__file__).parents[3]  # of the checkout
 
 
@@ -95,10 +97,6 @@ def add_output_arguments(parser: argparse.ArgumentParser, default: str) -> None:
 
 # The frame
 
-def one_line(error: BaseException) -> str:
-    return ' '.join(str(error).split()) or type(error).__name__
-
-
 def run(
         parser: argparse.ArgumentParser,
         work: Callable[[argparse.Namespace], Iterable[Path]],
@@ -122,7 +120,7 @@ def run(
     except argparse.ArgumentError as error:  # one that no type of a single argument finds
         parser.error(str(error))
     except (ImportError, OSError, RuntimeError, ValueError) as error:
-        sys.exit(f'{parser.prog}: {one_line(error)}')
+        sys.exit(f'{parser.prog}: {one_line(error)}.')
     except KeyboardInterrupt:
         sys.exit(f'{parser.prog}: interrupted; {interrupted}.')
     for file in files:
@@ -145,7 +143,8 @@ def require_matplotlib() -> None:
 
 def command_line(name: str) -> str:
     """The command that runs now, with what speeds depend on from the environment: glibc's MALLOC_ settings, threads."""
-    settings = [f'{key}={value}' for key, value in sorted(os.environ.items()) if key.startswith(('MALLOC_', 'OMP_NUM_'))]
+    settings = [
+        f'{key}={value}' for key, value in sorted(os.environ.items()) if key.startswith(('MALLOC_', 'OMP_NUM_'))]
     return shlex.join([*settings, 'python', '-m', f'scripts.benchmarks.{name}', *sys.argv[1:]])
 
 

@@ -1,6 +1,7 @@
 """Trainings of several models on one image folder that are alike in all but the model.
 
-Their folder has steps.json with the seconds of a step of each model, and a state of each training, from which it goes on.
+Their folder has steps.json with the seconds of a step of each model, and a state of each training, from which it goes
+on.
 """
 import json
 import math
@@ -175,7 +176,7 @@ class Bench:
             ValueError: The state is damaged.
         """
         run, settings, file = training.run, self.settings, self.folder / training.file_name
-        state = load_state(file, torch.device('cpu')) if file.exists() else None
+        state = load_state(file) if file.exists() else None
         result = Result(**state['result']) if state else Result(run.name, *training[1:])
         if result.done:
             return result
@@ -210,7 +211,7 @@ class Bench:
     def test(self, training: Training) -> Result:
         """Measure a trained model on the test images, once."""
         file = self.folder / training.file_name
-        state = load_state(file, torch.device('cpu'))
+        state = load_state(file)
         result = Result(**state['result'])
         if result.top1 is None:
             model = self.create(training.run)

@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 
 METHOD = """\
 All models train with AdamW and a weight decay of 0.02, on random crops and horizontal flips, with a cosine schedule
-after a warm-up of one epoch, or a quarter of the training if that is shorter. There is no EMA, which would lag behind in
-short trainings, and no dropout. Training images are drawn from each class alike, others for each seed.
+after a warm-up of one epoch, or a quarter of the training if that is shorter. There is no EMA, which would lag behind
+in short trainings, and no dropout. Training images are drawn from each class alike, others for each seed.
 
 Accuracy is measured with the last weights, on test images that are the same for every seed and choose nothing. Images
 per second are those of a training step that was measured before, in the median of five rounds over all models."""
 CAVEATS = """\
-This is how far each model comes with little training, not how accurate it gets when trained to the end, as in the paper:
-one that learns more slowly may end up better. The running averages of batch norms lag behind in a training of few
-updates, so a model is worse in evaluation than its loss says: after a dozen updates, it may be no better than chance."""
+This is how far each model comes with little training, not how accurate it gets when trained to the end, as in the
+paper: one that learns more slowly may end up better. The running averages of batch norms lag behind in a training of
+few updates, so a model is worse in evaluation than its loss says: after a dozen updates, it may be no better than
+chance."""
 
 
 def standard_deviation(values: Sequence[float]) -> float:

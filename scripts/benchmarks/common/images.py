@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from scripts.benchmarks.common.command import one_line
+from timm_wavemix.checkpoints import one_line
 
 
 class ImageFolder(ImageDataset):

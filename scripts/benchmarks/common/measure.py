@@ -18,10 +18,10 @@ from scripts.benchmarks.common.step import BF16, FP32, INFERENCE, MEMORY_FORMATS
 from scripts.benchmarks.common.timing import alternate, seconds_of, times_as_fast
 
 METHOD = """\
-Everything runs in one process, on random images, with 10 classes. In a round each model is timed once, so a machine that
-slows down slows all models. A ratio of speeds is the median of the rounds' ratios. Each model runs in its faster memory
-format, NCHW or channels_last, which two warm-up steps of each decide. A training step is a forward and a backward pass,
-without the optimizer. Nothing is compiled.
+Everything runs in one process, on random images, with 10 classes. In a round each model is timed once, so a machine
+that slows down slows all models. A ratio of speeds is the median of the rounds' ratios. Each model runs in its faster
+memory format, NCHW or channels_last, which two warm-up steps of each decide. A training step is a forward and a
+backward pass, without the optimizer. Nothing is compiled.
 
 Memory is what the forward pass keeps for the backward pass, the largest part of what training takes: the bytes of every
 storage that autograd saves. Parameters and buffers do not count; the bf16 copies of parameters that autocast makes do.

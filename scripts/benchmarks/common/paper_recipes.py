@@ -9,10 +9,11 @@ import yaml
 from timm.data import create_dataset
 from torch import nn
 
-from scripts.benchmarks.common.command import ROOT, one_line
+from scripts.benchmarks.common.command import ROOT
 from scripts.benchmarks.common.images import balanced_order
 from scripts.benchmarks.common.paper import family
 from scripts.benchmarks.models.baselines import size_kwargs  # importing it registers the models
+from timm_wavemix.checkpoints import one_line
 
 RECIPES = ROOT / 'scripts/recipes/paper'
 DROPOUT = 0.5

@@ -13,8 +13,9 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3, random_seed
 from torch import nn
 
-from scripts.benchmarks.common.command import one_line, write_whole
+from scripts.benchmarks.common.command import write_whole
 from scripts.benchmarks.common.step import autocast
+from timm_wavemix.checkpoints import read_weights
 
 Batches = Callable[[int], Iterable[Tuple[torch.Tensor, torch.Tensor]]]  # images and classes of an epoch, from 0
 
@@ -110,18 +111,14 @@ def save_state(file: Path, state: Dict[str, Any]) -> None:
     write_whole(file, partial(torch.save, state))
 
 
-def load_state(file: Path, device: torch.device) -> Dict[str, Any]:
-    """What `save_state` wrote.
+def load_state(file: Path) -> Dict[str, Any]:
+    """What `save_state` wrote, on the CPU.
 
     Raises:
-        ValueError: The file is damaged, or something else.
+        OSError: The file cannot be read.
+        ValueError: It is damaged, or something else.
     """
-    try:
-        state = torch.load(file, map_location=device, weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # torch raises nearly anything on a damaged file
-        raise ValueError(f"'{file}' cannot be read: delete it to train anew ({one_line(error)})") from error
+    state = read_weights(file)
     if not isinstance(state, dict):
-        raise ValueError(f"'{file}' holds a {type(state).__name__}, and no training: delete it to train anew")
+        raise ValueError(f"'{file}' holds a {type(state).__name__} instead of a training: delete it to train again")
     return state

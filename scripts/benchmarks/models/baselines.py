@@ -1,9 +1,9 @@
 """What the WaveMix paper compares with, from well-kept libraries, as timm models: importing this registers them.
 
 ResNets and ConvMixers are timm's. The transformers are put together from vit-pytorch, which the paper used, and
-nystrom-attention: `pip install --group baselines`. The paper gives their embedding dimension, layers and heads, a
-patch size of 1 pixel, and how many parameters they have (table 1, 10 classes); where it leaves a width open, we took the
-one that comes closest to this number. From 64x64 on, patches or strides grow with the images, so that the map stays near
+nystrom-attention: `pip install --group baselines`. The paper gives their embedding dimension, layers and heads, a patch
+size of 1 pixel, and how many parameters they have (table 1, 10 classes); where it leaves a width open, we took the one
+that comes closest to this number. From 64x64 on, patches or strides grow with the images, so that the map stays near
 32x32 (section 5.4). What differs from table 1:
 
     resnet50_3x3        23.52 M, the paper has 25.2 M in table 1 and 23.6 M in table 2
