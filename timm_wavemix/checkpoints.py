@@ -24,7 +24,7 @@ from timm.models._input import get_model_args
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from .wavemix import IsotropicNet, checkpoint_filter_fn
+from .wavemix import WaveMix, checkpoint_filter_fn
 
 WEIGHT_FILES = 'model.safetensors', 'pytorch_model.bin'  # of a folder, as save_for_hf names them
 FACTORY_ARGS = {  # say where weights come from and go to, not what the model is
@@ -286,7 +286,7 @@ def _at_most_parameters(count: int) -> Iterator[None]:
 def _fit(state_dict: Dict[str, Any], model: nn.Module) -> Dict[str, torch.Tensor]:
     """The tensors by the names of the model, all of which the model can hold as they are."""
     own = model.state_dict()
-    given = checkpoint_filter_fn(state_dict, model) if isinstance(model, IsotropicNet) else clean_state_dict(state_dict)
+    given = checkpoint_filter_fn(state_dict, model) if isinstance(model, WaveMix) else clean_state_dict(state_dict)
     shapes = {k: getattr(v, 'shape', None) for k, v in given.items()}
     misfits = [k for k in {**own, **given} if k not in own or shapes.get(k) != own[k].shape]
     if misfits:
