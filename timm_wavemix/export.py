@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
-import timm
 import torch
 from PIL import Image
-from timm.data import ImageDataset, create_transform, resolve_model_data_config
+from timm.data import ImageDataset, create_transform, resolve_input_data_config
 from timm.layers import set_layer_config
 from timm.utils import reparameterize_model
 from torch import nn
 
-from .hub import load_checkpoint
+from .checkpoints import load_model
 
 if TYPE_CHECKING:
     from onnx import GraphProto
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 OPSET = 20  # the first with GELU as one operator
 INPUT = 'input0'  # as timm's onnx_export.py names it
 CALIBRATION_IMAGES = 500
+IMAGE_MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}  # of Pillow, by channels
 Writer = Callable[..., None]  # of the deployed model, the output, and images `(B, C, H, W)` in float32
 
 
@@ -236,18 +236,21 @@ def calibration_images(folder: Path, model: nn.Module, count: int = CALIBRATION_
         FileNotFoundError: There is no such folder.
         RuntimeError: The folder has no images.
         ValueError: A file is not an image, or is smaller than the model's images: enlarged, it would be unlike them.
+            Images have no such number of channels.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder '{folder}': name one with training images.")
-    config = resolve_model_data_config(model)
+    config = resolve_input_data_config(model)
     channels, height, width = config['input_size']
+    if channels not in IMAGE_MODES:
+        raise ValueError(f'the model takes {channels} channels, which no image file has: export it without images.')
     transform = create_transform(**config)
     dataset = ImageDataset(str(folder))
     images = []
     for i in np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int):
         name = dataset.filename(i, absolute=True)
         try:  # not dataset[i], which replaces what it cannot read by a neighbour
-            image = Image.open(name).convert('L' if channels == 1 else 'RGB')
+            image = Image.open(name).convert(IMAGE_MODES[channels])
         except (OSError, Image.DecompressionBombError) as error:
             raise ValueError(f"'{name}' cannot be read as an image: {error}") from error
         if image.width < width or image.height < height:
@@ -298,7 +301,7 @@ def write(
         RuntimeError: The runtime's exporter fails.
     """
     check_output(runtime, output)
-    size = tuple(resolve_model_data_config(model)['input_size'])
+    size = tuple(resolve_input_data_config(model)['input_size'])
     if runtime.calibrated != (images is not None):
         raise ValueError(f'{runtime.title} {"needs" if runtime.calibrated else "takes no"} calibration images.')
     if images is None:
@@ -321,24 +324,13 @@ def write(
             os.replace(source, target)
 
 
-def _load(name: str, use_ema: bool) -> nn.Module:
-    if Path(name).is_file():
-        return load_checkpoint(Path(name), use_ema)
-    if use_ema:
-        raise ValueError(f"'{name}' is not a checkpoint: leave --use-ema out.")
-    if not name.startswith(('hf-hub:', 'local-dir:')) and not timm.is_model_pretrained(name):
-        reason = 'has no weights' if timm.is_model(name) else 'is neither a model nor a file'
-        raise ValueError(f"'{name}' {reason}: name a model with weights, or a checkpoint of train.py.")
-    return timm.create_model(name, pretrained=True)
-
-
 def export(
         model_name: str, runtime: str, output: Path, calibration: Optional[Path] = None, use_ema: bool = False,
         dynamic_size: bool = False) -> Tuple[Path, ...]:
     """Write a trained model as what a runtime reads, all of it or nothing.
 
     Args:
-        model_name: A model with weights, `hf-hub:ORG/NAME`, or a checkpoint of timm's train.py.
+        model_name: As `checkpoints.load_model` takes it.
         runtime: A key of `RUNTIMES`.
         output: File or folder to write. It must not exist.
         calibration: Training images in folders of classes, for runtimes that are `calibrated`.
@@ -361,7 +353,7 @@ def export(
         raise ValueError(f'{runtime} takes no calibration images: leave --calibration out.')
     check_output(kind, output)
     with set_layer_config(exportable=kind.exportable):
-        model = _load(model_name, use_ema)
+        model = load_model(model_name, use_ema)
     write(kind, model, output, calibration_images(calibration, model) if calibration else None, dynamic_size)
     return files_of(output)
 
@@ -372,7 +364,8 @@ def main(argv: Optional[List[str]] = None, prog: Optional[str] = None) -> None:
         prog=prog, description='Write the deployed form of a trained model (timm.utils.reparameterize_model) as what a '
         'runtime reads, for images of the size in its pretrained_cfg.')
     parser.add_argument(
-        'model', metavar='MODEL', help="a model with weights, hf-hub:ORG/NAME, or a checkpoint of timm's train.py")
+        'model', metavar='MODEL',
+        help="a name with weights, hf-hub:ORG/NAME, a checkpoint of timm's train.py or a folder of save_for_hf")
     parser.add_argument('runtime', metavar='RUNTIME', choices=RUNTIMES, help=runtimes)
     parser.add_argument('output', metavar='FILE', type=Path, help='what to write')
     parser.add_argument('--calibration', metavar='DIR', type=Path, help='training images in folders of classes')
