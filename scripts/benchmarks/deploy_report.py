@@ -149,7 +149,8 @@ def draw(measured: Report) -> 'Figure':
         rows = measured.results.get(name, {})
         for runtime, result in rows.items():
             accurate = rows.get(REFERENCE if runtime in SAME else runtime)
-            if result.faster and accurate and accurate.top1 is not None:
+            drawn = runtime == REFERENCE or runtime in LOADERS
+            if drawn and result.faster and accurate and accurate.top1 is not None:
                 points.append((name, TITLES[runtime], result.faster.milliseconds, accurate.top1))
     markers = dict(zip(dict.fromkeys(name for name, *_ in points), MARKERS))
     colors = dict(zip(dict.fromkeys(title for _, title, *_ in points), COLORS))
