@@ -57,7 +57,11 @@ def load(name: str, root: Path, download: bool = False) -> Dict[str, Split]:
 def main() -> None:
     description, epilog = __doc__.split('\n\n', 1)
     parser = argparse.ArgumentParser(
-        prog='python -m scripts.prepare_paper_data', description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
+        prog='python -m scripts.prepare_paper_data',
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument('name', metavar='NAME', choices=DATASETS, help=', '.join(DATASETS))
     parser.add_argument('out', metavar='OUT', type=Path, help='folder to write train and test in')
     parser.add_argument(
