@@ -42,8 +42,9 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def no_picture(request, monkeypatch):
-    """Pictures take longer than the tiny trainings: only tests of them draw."""
+def light(request, monkeypatch):
+    """No limit of memory, which would hold for all tests, and no pictures, which take longer than tiny trainings."""
+    monkeypatch.setattr(comparison_setup.command, 'limit_memory', lambda device: None)
     if 'picture' not in request.node.name:
         monkeypatch.setattr(comparison_report, 'draw', lambda *_: Figure((1, 1)))
 
@@ -79,7 +80,8 @@ def test_all_models_of_the_comparison_have_their_own_sign_in_the_picture():
     assert len({(line.get_color(), line.get_marker()) for line in points.values()}) == len(ALL)
 
 
-@pytest.mark.parametrize('name', ['wavemix_16_5', 'wavemix_lite_128_7', 'fnet2d_64_5', 'mlp_mixer2d_64_5', 'cvt_128_4x4'])
+@pytest.mark.parametrize(
+    'name', ['wavemix_16_5', 'wavemix_lite_128_7', 'fnet2d_64_5', 'mlp_mixer2d_64_5', 'cvt_128_4x4'])
 def test_a_model_takes_the_size_and_the_classes_and_drops_nothing(name):
     if name.endswith('4x4'):
         pytest.importorskip('vit_pytorch')

@@ -1,6 +1,7 @@
 """Reports and the frame of commands: what their readers would notice if it were wrong."""
 import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,8 +18,8 @@ def test_memory_is_limited_to_what_is_free(monkeypatch):
     monkeypatch.setattr(resource, 'setrlimit', lambda kind, limit: limits.append((kind, limit[0])))
     command.limit_memory(torch.device('cpu'))
     (kind, limit), = limits
-    available = 1024 * int(re.search(r'MemAvailable: *([0-9]+)', open('/proc/meminfo').read()).group(1))
-    used = 1024 * int(re.search(r'VmData:\s*(\d+)', open('/proc/self/status').read()).group(1))
+    available = 1024 * int(re.search(r'MemAvailable: *([0-9]+)', Path('/proc/meminfo').read_text()).group(1))
+    used = 1024 * int(re.search(r'VmData:\s*(\d+)', Path('/proc/self/status').read_text()).group(1))
     assert kind == resource.RLIMIT_DATA and used < limit < used + available
 
 

@@ -2,7 +2,6 @@
 import argparse
 
 import pytest
-import timm
 import torch
 import torchvision.transforms.v2.functional as F
 import yaml
