@@ -54,5 +54,4 @@ $(VENV)/%: pyproject.toml
 	$(call install,$(VENV),--editable . --group $*,99)
 
 $(LOWEST)/test: pyproject.toml requirements-lowest.txt
-	$(call install,$(LOWEST),--requirement requirements-lowest.txt,14)
-	@$(call bin,$(LOWEST))/python -m pip install --quiet --no-deps --editable .
+	$(call install,$(LOWEST),--editable . --requirement requirements-lowest.txt,14)

@@ -1,4 +1,4 @@
-"""Run a script, such as timm's train.py, with the WaveMix models registered; or one of our own commands."""
+"""Run a script, such as timm's train.py, with the WaveMix models registered, or one of the commands."""
 import argparse
 import os
 import runpy
