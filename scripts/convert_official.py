@@ -16,7 +16,6 @@ from typing import List, Optional
 import timm
 import torch
 from timm.data import create_transform, resolve_model_data_config
-from timm_wavemix.cards import hub_configs, read_metadata, registered_cfg
 from torch import nn
 from torchvision.datasets import CIFAR10
 

@@ -13,7 +13,6 @@ import huggingface_hub
 import pytest
 import timm
 import torch
-from timm_wavemix.cards import make_card, read_metadata
 from torchvision.datasets import CIFAR10
 
 import timm_wavemix
@@ -22,6 +21,7 @@ from hub_server import Repo
 from scripts import convert_official
 from scripts.benchmarks.models import reference
 from timm_wavemix import hub as hub_module
+from timm_wavemix.cards import make_card, read_metadata
 
 ROOT = Path(__file__).parents[2]
 
