@@ -22,7 +22,7 @@ from torchvision.datasets import CIFAR10
 
 from scripts.benchmarks.common.images import accuracy
 from scripts.benchmarks.models.reference import authors_model
-from timm_wavemix.checkpoints import load_source, read_weights, registered_cfg, weights_file
+from timm_wavemix.checkpoints import load_source, read_weights, registered_cfg, weights_of
 from timm_wavemix.hub import repo_id, write_files
 from timm_wavemix.hub.metadata import hub_configs, read_metadata
 
@@ -101,7 +101,7 @@ def verify(names: List[str], data: Path) -> bool:
     """
     all_right = True
     for name in names:
-        cfg, file = registered_cfg(name), weights_file(name)
+        cfg, file = registered_cfg(name), weights_of(name)
         model = load_source(name).model
         error = logit_error(model, file)
         right = error <= MAX_LOGIT_ERROR

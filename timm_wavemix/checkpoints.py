@@ -36,19 +36,12 @@ FACTORY_ARGS = {  # say where a model and its weights come from, not what it is
 
 @dataclass(frozen=True)
 class Source:
-    """A model, in eval mode, whose `pretrained_cfg` has the preprocessing of its training, and what is known of it.
-
-    Attributes:
-        tensors: The weights as they are in the source's file, by the names of the model.
-        model_args: Arguments that build the model.
-        hparams: The arguments of its training, from a checkpoint.
-        config: The content of config.json, from a folder.
-    """
+    """A model in eval mode, whose `pretrained_cfg` has the preprocessing of its training, and what is known of it."""
     model: nn.Module
-    tensors: Dict[str, torch.Tensor]
-    model_args: Dict[str, Any] = field(default_factory=dict)
-    hparams: Dict[str, Any] = field(default_factory=dict)
-    config: Dict[str, Any] = field(default_factory=dict)
+    tensors: Dict[str, torch.Tensor]  # as they are in the source's file, by the names of the model
+    model_args: Dict[str, Any] = field(default_factory=dict)  # that build the model
+    hparams: Dict[str, Any] = field(default_factory=dict)  # arguments of its training, from a checkpoint
+    config: Dict[str, Any] = field(default_factory=dict)  # config.json, from a folder
 
 
 def load_model(source: str, use_ema: bool = False) -> nn.Module:
@@ -85,11 +78,11 @@ def load_source(source: str, use_ema: bool = False, weights: Optional[Path] = No
         raise ValueError(f"'{source}' is not a checkpoint of train.py and has no EMA weights: leave out --use-ema.")
     if named and not registered_cfg(source).has_weights:
         raise ValueError(f"'{source}' has no weights: train it, and give the checkpoint.")
-    if named and not is_own(source):
+    if named and is_own(source):
+        return _build(source, {}, read_weights(weights or weights_of(source)), source)
+    if named:
         model = timm.create_model(source, pretrained=True).eval()
         return Source(model, model.state_dict())
-    if named:
-        return _build(source, {}, read_weights(weights or weights_file(source)), source)
     if path.is_dir():
         return _load_folder(path, read_weights(path), str(path))
     if source.startswith('hf-hub:'):
@@ -116,11 +109,8 @@ def is_own(name: str) -> bool:
 
 
 def registered_cfg(name: str) -> PretrainedCfg:
-    """What is registered of a model, by its name with or without tag; raises ValueError if there is none."""
-    try:
-        return cast(PretrainedCfg, timm.get_pretrained_cfg(name, allow_unregistered=False))
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
+    """What is registered of a model, by its name with or without tag; raises RuntimeError if there is nothing."""
+    return cast(PretrainedCfg, timm.get_pretrained_cfg(name, allow_unregistered=False))
 
 
 def config_of(model: nn.Module) -> Dict[str, Any]:
@@ -128,7 +118,7 @@ def config_of(model: nn.Module) -> Dict[str, Any]:
     return cast(Dict[str, Any], model.pretrained_cfg)
 
 
-def weights_file(name: str) -> Path:
+def weights_of(name: str) -> Path:
     """The weights of a model of this package: its own file, or one in the cache of the Hub's, fetched if need be."""
     cfg = registered_cfg(name)
     if cfg.file:
@@ -152,8 +142,8 @@ def _load_folder(folder: Path, state_dict: Any, source: str) -> Source:
     for key in 'num_classes', 'num_features', 'global_pool':
         if config.get(key, built.get(key)) != built.get(key):
             raise ValueError(
-                f"The config.json of '{source}' says {key} {config[key]} and builds a model of {built.get(key)}: write "
-                'it with timm.models.save_for_hf, with the arguments of the model as model_args.')
+                f"The config.json of '{source}' says {key} {config[key]} and builds a model of {built.get(key)}: give "
+                'timm.models.save_for_hf the arguments of the model as model_args.')
     return loaded
 
 
@@ -255,15 +245,13 @@ def _fit(state_dict: Dict[str, Any], model: nn.Module) -> Dict[str, torch.Tensor
 
 
 def read_weights(path: Path) -> Any:
-    """Read a file of weights, or the one of a folder, without running code that it may hold.
+    """Read a file of weights, or the one of a folder; runs no code that it may hold.
 
     Raises:
-        OSError: There is no such file, or it cannot be read.
-        ValueError: It is empty or damaged, or would run code.
+        OSError, ValueError: It is not there or cannot be read; it is empty or damaged, or would run code.
     """
-    file = path
-    if path.is_dir():
-        file = next((path / name for name in WEIGHT_FILES if (path / name).is_file()), path / WEIGHT_FILES[0])
+    candidates = [path / name for name in WEIGHT_FILES] if path.is_dir() else [path]
+    file = next((file for file in candidates if file.is_file()), candidates[0])
     if not file.stat().st_size:
         raise ValueError(f"'{file}' is empty: write or fetch it again.")
     try:
@@ -284,7 +272,7 @@ def read_weights(path: Path) -> Any:
 
 
 def read_json(file: Path) -> Any:
-    """Read a JSON file; raises OSError if it cannot be read, and ValueError if it is not JSON in UTF-8."""
+    """Read a JSON file; raises OSError, or ValueError if it is not JSON in UTF-8."""
     with blame(f"'{file}' is not JSON in UTF-8"):
         return json.loads(file.read_text(encoding='utf-8'))
 

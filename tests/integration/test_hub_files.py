@@ -199,8 +199,8 @@ def test_weights_of_the_cache_that_the_hub_has_otherwise(server, push, tmp_path,
     assert push(NAME, '--repo-id', repo_id)[0] == 0
     registered = timm.get_pretrained_cfg(NAME)
     registered.file, registered.hf_hub_id = None, repo_id
-    for module in 'checkpoints', 'hub.files':
-        monkeypatch.setattr(f'timm_wavemix.{module}.registered_cfg', lambda name: registered)
+    monkeypatch.setattr('timm_wavemix.checkpoints.registered_cfg', lambda name: registered)
+    monkeypatch.setattr('timm_wavemix.hub.files.get_pretrained_cfg_value', lambda name, key: getattr(registered, key))
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
     monkeypatch.setattr('huggingface_hub.file_download.constants.HF_HUB_CACHE', str(tmp_path))
     assert push(NAME, '--repo-id', 'org/copy', '--dry-run')[0] == 0

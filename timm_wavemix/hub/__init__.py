@@ -27,13 +27,11 @@ def push(
 
     Args:
         source, use_ema, config: As of `write_files`.
-        target: Where they go.
+        target, token: Where they go, and the token of the Hub.
         dry_run: Show their whole text and send nothing.
-        token: Of the Hub.
 
     Raises:
-        OSError, RuntimeError, ValueError: As `write_files`, or there is no token.
-        RuntimeError, KeyboardInterrupt: As `publish`.
+        OSError, RuntimeError, ValueError, KeyboardInterrupt: As `write_files` and `publish`, or there is no token.
     """
     if not token and not dry_run:
         raise ValueError('There is no token of the Hub: run `hf auth login`, or set HF_TOKEN.')

@@ -17,7 +17,7 @@ def explain(error: BaseException) -> str:
     reason, endpoint = one_line(error), HfApi().endpoint
     kinds = ' '.join(f'{kind.__module__}.{kind.__name__}' for kind in type(error).__mro__)
     if answered := _answered(error):
-        return _explain_answer(answered.response, str(getattr(answered, 'server_message', None) or ''), endpoint)
+        return _explain_answer(answered.response, str(getattr(answered, 'server_message', '') or ''), endpoint)
     if isinstance(error, json.JSONDecodeError):
         return f'{endpoint} does not answer as the Hub, perhaps a login page does ({reason}): open it in a browser.'
     if isinstance(error, (AttributeError, KeyError, TypeError)):
@@ -36,8 +36,8 @@ def explain(error: BaseException) -> str:
 
 def is_refusal(error: BaseException) -> bool:
     """Whether the server said no, after which nothing has changed there."""
-    answered = _answered(error)
-    return answered is not None and 400 <= answered.response.status_code < 500 and answered.response.status_code != 408
+    status = getattr(getattr(_answered(error), 'response', None), 'status_code', 0)
+    return 400 <= status < 500 and status != 408
 
 
 def _answered(error: Optional[BaseException]) -> Any:

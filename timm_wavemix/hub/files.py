@@ -1,6 +1,7 @@
 """The files of a repository: model.safetensors, config.json, the card, and the arguments of a training."""
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -11,19 +12,9 @@ from huggingface_hub import HfApi, ModelCard
 from PIL import Image
 from safetensors.torch import load_file
 from timm.data import create_transform, resolve_model_data_config
-from timm.models._hub import save_for_hf
+from timm.models import get_pretrained_cfg_value, save_for_hf
 
-from ..checkpoints import (
-    Source,
-    blame,
-    config_of,
-    is_name,
-    is_own,
-    load_source,
-    read_weights,
-    registered_cfg,
-    weights_file,
-)
+from ..checkpoints import Source, blame, config_of, is_name, is_own, load_source, read_weights, weights_of
 from .card import IMAGE_MODES, make_card
 from .metadata import check_text, hub_configs, label_list, read_metadata
 
@@ -41,17 +32,12 @@ def write_files(
 
     Args:
         source, use_ema, weights: As of `load_source`.
-        repo_id: Repository that the files are for.
-        folder: Where to write them.
+        repo_id, folder: Repository that the files are for, and where to write them.
         config: YAML file with what the model can't know. The default is that of hub_configs/ if `source` is a name.
         token: Secret that must not be in the files.
 
-    Returns:
-        Sentences on what was left out.
-
-    Raises:
-        OSError, RuntimeError, ValueError: As `load_source` and `read_metadata`, the model is not one of this package,
-            or the files cannot be written or do not give the same model.
+    Returns sentences on what was left out. Raises what `load_source` and `read_metadata` raise, and ValueError if the
+    model is not one of this package, or if the files do not give the same model.
     """
     loaded = _load(source, use_ema, weights)
     cfg = config_of(loaded.model)
@@ -81,20 +67,21 @@ def write_files(
     else:
         make_card(loaded.model, repo_id, metadata).save(folder / 'README.md')
     if loaded.hparams:
-        hparams = {
-            key: value for key, value in sorted(loaded.hparams.items()) if _is_public(key, {key: value}, token)}
-        text = yaml.safe_dump(json.loads(json.dumps(hparams, default=str)))
-        (folder / 'train_hparams.yaml').write_text(text, encoding='utf-8')
+        with blame(f"The arguments of the training in '{source}' cannot be written"):
+            hparams = {key: value for key, value in loaded.hparams.items() if _is_public('', {key: value}, token)}
+            text = yaml.safe_dump(json.loads(json.dumps(hparams, default=str)))
+            (folder / 'train_hparams.yaml').write_text(text, encoding='utf-8')
     return notes
 
 
 def _load(source: str, use_ema: bool, weights: Optional[Path]) -> Source:
-    named = is_name(source)
-    if named and is_own(source) and not weights:
-        _check_cache(source)
-    loaded = None if named and not is_own(source) else load_source(source, use_ema, weights)
-    architecture = config_of(loaded.model)['architecture'] if loaded else source
-    if not loaded or not is_own(architecture):
+    named, architecture = is_name(source), source
+    if not named or is_own(source):
+        if named and not weights:
+            _check_cache(source)
+        loaded = load_source(source, use_ema, weights)
+        architecture = config_of(loaded.model)['architecture']
+    if not is_own(architecture):
         raise ValueError(f"'{source}' is a {architecture}: push other models with timm.models.push_to_hf_hub.")
     if not loaded.model.num_classes:
         raise ValueError(f"'{source}' has no classifier: push the model with its head.")
@@ -103,30 +90,25 @@ def _load(source: str, use_ema: bool, weights: Optional[Path]) -> Source:
 
 def _check_cache(name: str) -> None:
     """Compare weights that were fetched from the Hub with what it has, if it can be asked."""
-    repo_id = registered_cfg(name).hf_hub_id
-    if not repo_id:
-        return
-    file = weights_file(name)
-    try:
-        damaged = [m['path'] for m in HfApi().verify_repo_checksums(repo_id).mismatches]
-    except Exception:
-        return
-    if any(file.as_posix().endswith(f'/{path}') for path in damaged):
-        raise ValueError(f"'{file}' is not what the Hub has: remove it with `hf cache rm model/{repo_id}`.")
+    if repo_id := get_pretrained_cfg_value(name, 'hf_hub_id'):
+        file, damaged = weights_of(name).as_posix(), []
+        with suppress(Exception):
+            damaged = [m['path'] for m in HfApi().verify_repo_checksums(repo_id).mismatches]
+        if any(file.endswith(f'/{path}') for path in damaged):
+            raise ValueError(f"'{file}' is not what the Hub has: remove it with `hf cache rm model/{repo_id}`.")
 
 
 def _label_names(
         loaded: Source, metadata: Dict[str, Any], source: str, config: Optional[Path],
 ) -> Tuple[Optional[List[str]], List[str]]:
     """The names of the classes, in order, if it is sure that they are of this classifier, and sentences on it."""
-    given = [
-        (metadata.get('label_names'), f"'{config}'"),
-        (loaded.config.get('label_names'), f"the config.json of '{source}'"),
-        (config_of(loaded.model).get('label_names'), f"the pretrained_cfg of '{source}'")]
-    names, what = next(((names, what) for names, what in given if names), (None, ''))
-    if names is None:
+    stated, inherited = loaded.config.get('label_names'), config_of(loaded.model).get('label_names')
+    names, what = metadata.get('label_names'), f"'{config}'"
+    if not names:
+        names, what = stated or inherited, f"the config.json of '{source}'"
+    if not names:
         return None, []
-    if what == given[2][1] and not is_name(source) and not _has_registered_classifier(loaded):
+    if names is inherited and not is_name(source) and not _has_registered_classifier(loaded):
         return None, [f'The class names in {what} are of other weights, and are left out: list yours in --config.']
     names = label_list(names, f'{what}: label_names')
     if len(names) != loaded.model.num_classes:
@@ -136,13 +118,12 @@ def _label_names(
 
 def _has_registered_classifier(loaded: Source) -> bool:
     """Whether it is that of the weights whose names a fine-tuned model still has."""
-    cfg = config_of(loaded.model)
-    name = f"{cfg['architecture']}.{cfg.get('tag')}"
-    file = registered_cfg(name).file if timm.is_model_pretrained(name) else None
+    name = '{architecture}.{tag}'.format_map({'tag': '', **config_of(loaded.model)})
+    file = get_pretrained_cfg_value(name, 'file') if timm.is_model_pretrained(name) else None
     weights = read_weights(Path(file)) if file else {}
     return all(
-        key in weights and torch.equal(weights[key].float(), tensor.float())
-        for key, tensor in loaded.tensors.items() if key.startswith('head.'))
+        key in weights and torch.equal(weights[key].float(), loaded.tensors[key].float())
+        for key in ('head.fc.weight', 'head.fc.bias'))
 
 
 def _check_same(loaded: Source, folder: Path) -> None:

@@ -10,7 +10,6 @@ SECTIONS = 'dataset', 'weights', 'preprocessing', 'training', 'metrics', 'use'
 RELATIONS = {  # of the Hub, with what the card says
     'adapter': 'Adapter for', 'finetune': 'Fine-tuned from', 'merge': 'Merged from', 'quantized': 'Quantized from'}
 ENTRIES = 'base_model', 'base_model_relation', 'label_names'
-NULLS = '', '~', 'null', 'Null', 'NULL'  # of YAML 1.1
 OVERRIDES = 'LRE', 'RLE', 'LRO', 'RLO', 'PDF', 'LRI', 'RLI', 'FSI', 'PDI'  # make text look other than it is
 
 
@@ -31,14 +30,9 @@ def hub_configs() -> Path:
 
 
 def read_metadata(file: Path) -> Dict[str, Any]:
-    """Read and check a file like those of hub_configs/.
+    """Read a file like those of hub_configs/; raises OSError or ValueError if it holds what a card cannot show.
 
-    Returns:
-        Its sections, each a dict from entry to text, and its entries: `base_model` and `label_names` are lists.
-
-    Raises:
-        OSError: The file cannot be read.
-        ValueError: It holds what a card cannot show.
+    Returns its sections, each a dict from entry to text, and its entries: `base_model` and `label_names` are lists.
     """
     try:
         return _check(yaml.load(file.read_text(encoding='utf-8'), _Loader), file.parent)
@@ -47,8 +41,7 @@ def read_metadata(file: Path) -> Dict[str, Any]:
 
 
 def _check(metadata: Any, folder: Path) -> Dict[str, Any]:
-    if metadata is None or metadata in NULLS:
-        return {}
+    metadata = metadata or {}
     if not isinstance(metadata, dict):
         raise ValueError('the file has no sections, write some like those of hub_configs/')
     if unknown := [key for key in metadata if key not in SECTIONS + ENTRIES]:
@@ -63,8 +56,7 @@ def _check(metadata: Any, folder: Path) -> Dict[str, Any]:
     if (given := metadata.get('base_model')) is not None:
         checked['base_model'] = given if isinstance(given, list) else [given]
         try:
-            for repo_id in checked['base_model']:
-                validate_repo_id(repo_id)
+            list(map(validate_repo_id, checked['base_model']))
         except (HFValidationError, TypeError) as error:
             raise ValueError(f'base_model must be a repository on the Hub, or a list of some: {error}') from error
     if (relation := metadata.get('base_model_relation')) is not None:
@@ -79,10 +71,9 @@ def _check(metadata: Any, folder: Path) -> Dict[str, Any]:
 
 
 def _section(key: str, section: Any) -> Dict[str, str]:
-    if isinstance(section, str) and section in NULLS:
-        return {}
-    if not isinstance(section, dict):
+    if section and not isinstance(section, dict):
         raise ValueError(f"{key} has no entries, write them below it, as in '{key}: {{name: text}}'")
+    section = section or {}
     for name, value in section.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise ValueError(f'{key}: {name} must be one text or number')
@@ -91,11 +82,7 @@ def _section(key: str, section: Any) -> Dict[str, str]:
 
 
 def label_list(names: Any, what: str) -> List[str]:
-    """Check the names of the classes, a list or a mapping from 0 ... n-1 to them, and bring them into order.
-
-    Raises:
-        ValueError: `what` is neither, or a name is empty or cannot be shown.
-    """
+    """The names of the classes in order, from a list or a mapping from 0 ... n-1; raises ValueError for all else."""
     if isinstance(names, dict):
         by_index = {str(index): name for index, name in names.items()}
         names = [by_index.get(str(i)) for i in range(len(by_index))]

@@ -3,7 +3,7 @@ import time
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple, Type
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -11,6 +11,7 @@ from huggingface_hub.hf_api import ModelInfo
 
 from .errors import explain, is_refusal
 
+TITLE = 'Push the model with timm_wavemix'  # of commits and pull requests
 HPARAMS = 'train_hparams.yaml'  # as timm's own repositories have it
 WAITS = 0, 2, 4  # seconds before each look for a commit whose answer was lost: a slow server may still make it
 
@@ -41,12 +42,8 @@ def publish(folder: Path, target: Target, token: str) -> str:
     """Send the files of a folder in one commit on top of the one that is looked at, and compare their checksums.
 
     They replace files of the same names. Others stay, except the arguments of another training.
-
-    Returns:
-        A sentence with the link to the commit or pull request.
-
-    Raises:
-        RuntimeError, KeyboardInterrupt: It failed or was interrupted; the text says what is on the Hub all the same.
+    Returns a sentence with the link to the commit or pull request; raises RuntimeError or KeyboardInterrupt with one
+    that says what is on the Hub all the same.
     """
     sending = _Sending(HfApi(token=token, library_name='timm_wavemix'), folder, target)
     try:
@@ -76,32 +73,29 @@ class _Sending:
 
     def look(self) -> ModelInfo:
         """The head of the branch, after repository and branch are created if they do not exist."""
-        repo_id, revision = self.target.repo_id, self.target.revision
-        private = self.target.private or None  # None is the owner's default
-        # neither is created with exist_ok, which hides the reason of a 409
-        try:
-            info = self.api.model_info(repo_id)
-        except RepositoryNotFoundError:
-            self.create('an empty repository', lambda: self.api.create_repo(repo_id, private=private))
-            info = self.api.model_info(repo_id)
+        repo_id, branch, private = self.target.repo_id, self.target.revision, self.target.private
+        # neither with exist_ok, which hides the reason of a 409; private=None is the owner's default
+        info = self.get_or_create('an empty repository', RepositoryNotFoundError, None, lambda: self.api.create_repo(
+            repo_id, private=private or None))
         if private and not info.private:
             raise ValueError(f'{repo_id} is public, make it private in its settings or push without --private')
-        if revision:
-            try:
-                return self.api.model_info(repo_id, revision=revision)
-            except RevisionNotFoundError:
-                self.create(f"the branch '{revision}'", lambda: self.api.create_branch(repo_id, branch=revision))
-                return self.api.model_info(repo_id, revision=revision)
-        return info
+        return info if not branch else self.get_or_create(
+            f"the branch '{branch}'", RevisionNotFoundError, branch, lambda: self.api.create_branch(
+                repo_id, branch=branch))
 
-    def create(self, what: str, request: Callable[[], Any]) -> None:
-        before, self.state = self.state, f'Nothing was published, but {what} may have been created'
+    def get_or_create(
+            self, what: str, missing: Type[Exception], revision: Optional[str], create: Callable[[], Any]) -> ModelInfo:
         try:
-            request()
+            return self.api.model_info(self.target.repo_id, revision=revision)
+        except missing:
+            before, self.state = self.state, f'Nothing was published, but {what} may have been created'
+        try:
+            create()
         except Exception as error:
             self.state = before if is_refusal(error) else self.state
             raise
         self.state = f'Nothing was published, but {what} was created, which the same command fills'
+        return self.api.model_info(self.target.repo_id, revision=revision)
 
     def commit(self, head: ModelInfo) -> Tuple[str, str]:
         """Make the commit, or find it if its answer is lost; returns its link and hash."""
@@ -113,7 +107,7 @@ class _Sending:
         try:
             # validates the card before it uploads anything, and leaves out what is there already
             commit = self.api.create_commit(
-                self.target.repo_id, operations, commit_message=self.title, revision=self.target.revision,
+                self.target.repo_id, operations, commit_message=TITLE, revision=self.target.revision,
                 create_pr=self.target.create_pr, parent_commit=head.sha)
             return commit.pr_url or commit.commit_url, commit.oid
         except (Exception, KeyboardInterrupt) as error:
@@ -132,7 +126,7 @@ class _Sending:
         repo_id, page = self.target.repo_id, f'{self.api.endpoint}/{self.target.repo_id}'
         if self.target.create_pr:
             requests = self.api.get_repo_discussions(repo_id, discussion_type='pull_request', discussion_status='open')
-            places = [(f'{page}/discussions/{r.num}', f'refs/pr/{r.num}') for r in requests if r.title == self.title]
+            places = [(f'{page}/discussions/{r.num}', f'refs/pr/{r.num}') for r in requests if r.title == TITLE]
         else:
             history = (c.commit_id for c in self.api.list_repo_commits(repo_id, revision=self.target.revision))
             places = [(f'{page}/commit/{oid}', oid) for oid in takewhile(lambda oid: oid != head.sha, history)]
@@ -143,7 +137,3 @@ class _Sending:
         found = self.api.verify_repo_checksums(self.target.repo_id, revision=revision, local_dir=self.folder)
         stale = [HPARAMS] if HPARAMS in found.missing_paths else []
         return sorted([mismatch['path'] for mismatch in found.mismatches] + found.extra_paths + stale)
-
-    @property
-    def title(self) -> str:
-        return f'Push {self.target.repo_id.rpartition("/")[2]} with timm_wavemix'
