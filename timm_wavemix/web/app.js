@@ -203,7 +203,7 @@ export async function run(session, config, bytes) {
 
 const $ = (id) => document.getElementById(id);
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e5 ? 2 : 1)} MB`;
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
 
 function element(tag, properties = {}, ...children) {
   const node = Object.assign(document.createElement(tag), properties);
@@ -233,7 +233,7 @@ function showResult(config, {probabilities, milliseconds}, name) {
   $('answer').textContent = `${label(order[0])}, ${percent(probabilities[order[0]])}`;
   $('classes').replaceChildren(...order.slice(0, SHOWN_CLASSES).map((i) => {
     const bar = element('span', {className: 'bar'});
-    bar.style.width = percent(probabilities[i]);
+    bar.style.width = `${100 * probabilities[i]}%`;
     return element('li', {},
       element('span', {className: 'name', textContent: label(i)}),
       element('span', {className: 'percent', textContent: percent(probabilities[i])}),
@@ -241,6 +241,8 @@ function showResult(config, {probabilities, milliseconds}, name) {
   }));
   $('time').textContent = `${milliseconds.toFixed(1)} ms for this image in ${name}`;
   $('result').hidden = false;
+  $('empty').hidden = true;
+  $('answer').parentElement.scrollIntoView({block: 'nearest'});  // on a phone it is below the examples
 }
 
 /** What the model gets: the bytes after resizing and cropping, in a canvas of that size. */
@@ -275,7 +277,8 @@ async function showExamples(config, classify) {
 
 function showFacts(config) {
   document.title = config.title;
-  $('title').textContent = config.title;
+  const parts = config.title.split(/(?<=[._])/);  // where a long name may go on in the next line
+  $('title').replaceChildren(...parts.flatMap((part) => [part, element('wbr')]));
   $('lead').textContent = config.lead;
   $('facts').replaceChildren(...config.facts.flatMap(([term, text]) => [
     element('dt', {textContent: term}), element('dd', {textContent: text})]));
@@ -339,6 +342,7 @@ async function start() {
   const sessions = {};
   for (const {name, file} of config.models) {
     sessions[name] = await ort.InferenceSession.create(await (await load(file)).arrayBuffer());
+    await run(sessions[name], config, new Uint8Array(config.input_size.reduce((a, b) => a * b)));  // the slow first run
   }
   let current = config.models[0].name;
   let seen = null;  // the bytes of the last image, for the other model
