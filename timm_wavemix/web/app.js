@@ -155,8 +155,13 @@ export function resizeAndCrop(image, config) {
   }
   const filter = FILTERS[config.interpolation];
   const [newHeight, newWidth] = resizedSize(image, config);
-  bytes = resampleAxis(bytes, height, width, channels, newWidth, filter);
-  bytes = resampleAxis(bytes, 1, height, newWidth * channels, newHeight, filter);
+  if (height - newHeight > Math.max(0, 2 * (width - newWidth))) {  // the order of Pillow 13
+    bytes = resampleAxis(bytes, 1, height, width * channels, newHeight, filter);
+    bytes = resampleAxis(bytes, newHeight, width, channels, newWidth, filter);
+  } else {
+    bytes = resampleAxis(bytes, height, width, channels, newWidth, filter);
+    bytes = resampleAxis(bytes, 1, height, newWidth * channels, newHeight, filter);
+  }
   const top = roundHalfEven((newHeight - cropHeight) / 2);
   const left = roundHalfEven((newWidth - cropWidth) / 2);
   const cropped = new Uint8ClampedArray(cropHeight * cropWidth * channels);
@@ -227,6 +232,9 @@ function enqueue(task) {
   return queue;
 }
 
+/** For tests: resolves when nothing is left to do. */
+export const settled = () => queue;
+
 function showResult(config, {probabilities, milliseconds}, name) {
   const order = probabilities.map((_, i) => i).sort((a, b) => probabilities[b] - probabilities[a]);
   const label = (i) => config.labels?.[i] ?? `Class ${i}`;
@@ -285,7 +293,7 @@ function showFacts(config) {
 }
 
 function addSources(classify) {
-  const take = (files, otherwise) => classify(files?.[0] ?? new UserError(otherwise));
+  const take = (files, otherwise) => (files[0] ? classify(files[0]) : enqueue(() => { throw new UserError(otherwise); }));
   $('file').onchange = () => {
     if ($('file').files.length) take($('file').files);
     $('file').value = '';  // the same file can be chosen again
@@ -323,11 +331,11 @@ async function addCamera(classify) {
     $('camera').hidden = false;
     $('shoot').focus();
   });
-  $('shoot').onclick = async () => {
+  $('shoot').onclick = () => {
     const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
     canvas.getContext('2d').drawImage(video, 0, 0);
     close();
-    classify(await canvas.convertToBlob());
+    classify(canvas.convertToBlob());
   };
   $('close-camera').onclick = close;
   $('camera').onkeydown = (event) => event.key === 'Escape' && close();
@@ -347,8 +355,8 @@ async function start() {
   let current = config.models[0].name;
   let seen = null;  // the bytes of the last image, for the other model
 
-  const classify = (blob) => enqueue(async () => {
-    if (blob instanceof Error) throw blob;
+  const classify = (source) => enqueue(async () => {  // a blob, or a promise of one
+    const blob = await source;
     const bytes = resizeAndCrop(await readImage(blob), config);
     const result = await run(sessions[current], config, bytes);
     seen = bytes;
