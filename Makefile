@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
-LOWEST = .venv-lowest
+LOWEST ?= .venv-lowest
 bin = $(1)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PYTEST = $(call bin,$(VENV))/python -m pytest
 PARALLEL = --numprocesses $(JOBS) --dist loadfile
@@ -36,22 +36,22 @@ lint: $(VENV)/lint
 	$(call bin,$(VENV))/ruff check
 	$(call bin,$(VENV))/mypy
 
-# $(call install,ENVIRONMENT,ARGUMENTS OF PIP)
+# $(call install,ENVIRONMENT,ARGUMENTS OF PIP,NEWEST MINOR VERSION OF PYTHON 3)
 define install
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "This needs Python 3.10 or newer, \
-	and $(PYTHON) is " + sys.version.split()[0] + ": name another with `make PYTHON=python3.12`.")'
-	@echo "Installing into $(1), which takes minutes ..."
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $(3)) and \
+	"make: this needs Python 3.10 to 3.$(3), $(PYTHON) is " + sys.version.split()[0] + \
+	": name another, as in `make $(MAKECMDGOALS) PYTHON=python3.12`.")'
+	@echo "Installing into $(1): minutes, and 6 GB with the GPU libraries of torch. $(1)/pip.log shows how far it is."
 	@$(PYTHON) -m venv $(1)
-	@$(call bin,$(1))/python -m pip install --quiet --upgrade "pip>=25.1" 2> $(1)/pip.log && \
-	$(call bin,$(1))/python -m pip install --quiet $(2) 2>> $(1)/pip.log || { \
-	echo "pip cannot install the packages, $(1)/pip.log says why: does the network reach PyPI?" >&2; exit 1; }
+	@$(call bin,$(1))/python -m pip install --upgrade "pip>=25.1" > $(1)/pip.log 2>&1 && \
+	$(call bin,$(1))/python -m pip install $(2) >> $(1)/pip.log 2>&1 || { \
+	echo "make: pip failed, $(1)/pip.log ends with:" >&2; tail -n 12 $(1)/pip.log >&2; exit 1; }
 	@touch $@
 endef
 
 # An environment with the dependency group of the same name; pip knows those from 25.1 on.
 $(VENV)/%: pyproject.toml
-	$(call install,$(VENV),--editable . --group $*)
+	$(call install,$(VENV),--editable . --group $*,99)
 
 $(LOWEST)/test: pyproject.toml requirements-lowest.txt
-	$(call install,$(LOWEST),--requirement requirements-lowest.txt)
-	@$(call bin,$(LOWEST))/python -m pip install --quiet --no-deps --editable .
+	$(call install,$(LOWEST),--editable . --requirement requirements-lowest.txt,14)

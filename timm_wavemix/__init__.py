@@ -1,7 +1,6 @@
 """WaveMix models for timm: importing this package registers them with `timm.create_model`."""
-from .mixers import MlpMixer2d
 from .wavelet import DWT2d, IDWT2d, dwt2d, idwt2d
-from .wavemix import IsotropicNet, WaveMix
+from .wavemix import WaveMix
 
-__all__ = ['DWT2d', 'IDWT2d', 'IsotropicNet', 'MlpMixer2d', 'WaveMix', 'dwt2d', 'idwt2d']
+__all__ = ['DWT2d', 'IDWT2d', 'WaveMix', 'dwt2d', 'idwt2d']
 __version__ = '0.1.0'

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
-import timm
 import torch
 from PIL import Image
-from timm.data import ImageDataset, create_transform, resolve_model_data_config
+from timm.data import ImageDataset, create_transform, resolve_input_data_config
 from timm.layers import set_layer_config
 from timm.utils import reparameterize_model
 from torch import nn
 
-from .hub import load_checkpoint
+from .checkpoints import load_model
 from .web import copy_runtime, write_page
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 OPSET = 20  # the first with GELU as one operator
 INPUT = 'input0'  # as timm's onnx_export.py names it
 CALIBRATION_IMAGES = 500
+IMAGE_MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}  # of Pillow, by channels
 Writer = Callable[..., None]  # of the deployed model, the output, and images `(B, C, H, W)` in float32
 
 
@@ -219,7 +219,7 @@ def write_web(
     """A folder with a static page, the float model, and the int8 model if there are calibration images."""
     folder.mkdir()
     copy_runtime(folder, onnxruntime_web)
-    size = resolve_model_data_config(model)['input_size']
+    size = resolve_input_data_config(model)['input_size']
     write_onnx(model, folder / 'model.onnx', np.zeros((2, *size), np.float32))
     if images is not None:
         quantize_onnx(folder / 'model.onnx', folder / 'model-int8.onnx', images)
@@ -254,18 +254,21 @@ def calibration_images(folder: Path, model: nn.Module, count: int = CALIBRATION_
         FileNotFoundError: There is no such folder.
         RuntimeError: The folder has no images.
         ValueError: A file is not an image, or is smaller than the model's images: enlarged, it would be unlike them.
+            Images have no such number of channels.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder '{folder}': name one with training images.")
-    config = resolve_model_data_config(model)
+    config = resolve_input_data_config(model)
     channels, height, width = config['input_size']
+    if channels not in IMAGE_MODES:
+        raise ValueError(f'the model takes {channels} channels, which no image file has: export it without images.')
     transform = create_transform(**config)
     dataset = ImageDataset(str(folder))
     images = []
     for i in np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int):
         name = dataset.filename(i, absolute=True)
         try:  # not dataset[i], which replaces what it cannot read by a neighbour
-            image = Image.open(name).convert('L' if channels == 1 else 'RGB')
+            image = Image.open(name).convert(IMAGE_MODES[channels])
         except (OSError, Image.DecompressionBombError) as error:
             raise ValueError(f"'{name}' cannot be read as an image: {error}") from error
         if image.width < width or image.height < height:
@@ -315,7 +318,7 @@ def write(
         RuntimeError: The runtime's exporter fails.
     """
     check_output(runtime, output)
-    size = tuple(resolve_model_data_config(model)['input_size'])
+    size = tuple(resolve_input_data_config(model)['input_size'])
     if runtime.calibrated not in (None, images is not None):
         raise ValueError(f'{runtime.title} {"needs" if runtime.calibrated else "takes no"} calibration images.')
     if images is None and runtime.calibrated is not None:
@@ -337,24 +340,13 @@ def write(
             os.replace(source, target)
 
 
-def _load(name: str, use_ema: bool) -> nn.Module:
-    if Path(name).is_file():
-        return load_checkpoint(Path(name), use_ema)
-    if use_ema:
-        raise ValueError(f"'{name}' is not a checkpoint: leave --use-ema out.")
-    if not name.startswith(('hf-hub:', 'local-dir:')) and not timm.is_model_pretrained(name):
-        reason = 'has no weights' if timm.is_model(name) else 'is neither a model nor a file'
-        raise ValueError(f"'{name}' {reason}: name a model with weights, or a checkpoint of train.py.")
-    return timm.create_model(name, pretrained=True)
-
-
 def export(
         model_name: str, runtime: str, output: Path, calibration: Optional[Path] = None, use_ema: bool = False,
         **options: Any) -> Tuple[Path, ...]:
     """Write a trained model as what a runtime reads, all of it or nothing.
 
     Args:
-        model_name: A model with weights, `hf-hub:ORG/NAME`, or a checkpoint of timm's train.py.
+        model_name: As `checkpoints.load_model` takes it.
         runtime: A key of `RUNTIMES`.
         output: File or folder to write. It must not exist.
         calibration: Training images in folders of classes, for runtimes that are `calibrated`.
@@ -377,23 +369,22 @@ def export(
         raise ValueError(f'{runtime} takes no calibration images: leave --calibration out.')
     check_output(kind, output)
     with set_layer_config(exportable=kind.exportable):
-        model = _load(model_name, use_ema)
+        model = load_model(model_name, use_ema)
     write(kind, model, output, calibration_images(calibration, model) if calibration else None, **options)
     return files_of(output)
 
 
 def main(argv: Optional[List[str]] = None, prog: Optional[str] = None) -> None:
+    runtimes = ', '.join(f'{key} ({kind.suffix or "a folder"})' for key, kind in RUNTIMES.items())
     parser = argparse.ArgumentParser(
-        prog=prog,
-        description='Write a trained model as what a runtime reads, in its deployed form.',
-        epilog='runtimes:\n' + '\n'.join(f'  {key:18} {kind.title} ({kind.suffix})' for key, kind in RUNTIMES.items()),
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        prog=prog, description='Write the deployed form of a trained model (timm.utils.reparameterize_model) as what a '
+        'runtime reads, for images of the size in its pretrained_cfg.')
     parser.add_argument(
-        'model', metavar='MODEL', help="a model with weights, hf-hub:ORG/NAME, or a checkpoint of timm's train.py")
-    parser.add_argument('runtime', metavar='RUNTIME', choices=RUNTIMES, help='one of those below')
+        'model', metavar='MODEL',
+        help="a name with weights, hf-hub:ORG/NAME, a checkpoint of timm's train.py or a folder of save_for_hf")
+    parser.add_argument('runtime', metavar='RUNTIME', choices=RUNTIMES, help=runtimes)
     parser.add_argument('output', metavar='FILE', type=Path, help='what to write')
-    parser.add_argument(
-        '--calibration', metavar='DIR', type=Path, help='training images in folders of classes, for static int8')
+    parser.add_argument('--calibration', metavar='DIR', type=Path, help='training images in folders of classes')
     parser.add_argument('--use-ema', action='store_true', help='take the EMA weights of the checkpoint')
     parser.add_argument('--dynamic-size', action='store_true', help='for images of any size, with onnx')
     web = parser.add_argument_group('of the web page')
@@ -408,5 +399,5 @@ def main(argv: Optional[List[str]] = None, prog: Optional[str] = None) -> None:
         written = export(args.model, args.runtime, args.output, args.calibration, args.use_ema, **options)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         sys.exit(f"{parser.prog}: {' '.join(str(error).split())}")
-    for path in written:
-        print(f'{path}: {path.stat().st_size:,} bytes')
+    files = [file for path in written for file in ([path] if path.is_file() else path.rglob('*')) if file.is_file()]
+    print(f'{", ".join(map(str, written))}: {sum(file.stat().st_size for file in files):,} bytes')

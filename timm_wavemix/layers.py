@@ -3,6 +3,7 @@
 A layer that derives the weights of its convolutions has a `fuse` method: `timm.utils.reparameterize_model` puts what it
 returns, stock convolutions that hold these weights, in its place.
 """
+from functools import partial
 from typing import Any, Dict, Optional, Tuple, Type, Union, cast
 
 import torch
@@ -14,7 +15,9 @@ from torch.types import Device
 
 from .wavelet import DWT2d, ZeroPad, haar_kernel, is_haar, stock_conv2d, zero_pad
 
-__all__ = ['Dropout', 'OverlapAddConvTranspose2d', 'WaveletConv2d', 'WaveletMlp', 'conv_transpose2d', 'fuse_batch_norm']
+__all__ = [
+    'OverlapAddConvTranspose2d', 'WaveletConv2d', 'WaveletMlp', 'conv_transpose2d', 'fuse_batch_norm',
+    'keep_grad_format']
 
 torch.fx.wrap('zero_pad')  # torch.fx wants it said in every module that calls it
 
@@ -90,32 +93,6 @@ class WaveletConv2d(nn.Module):
         return f'{self.in_channels}, {self.weight.shape[0]}, extra_channels={self.extra_channels}'
 
 
-@torch.fx.wrap  # no tracer can follow control flow that depends on the device
-def dropout(x: torch.Tensor, p: float, training: bool) -> torch.Tensor:
-    """`F.dropout`, quicker in eager mode on a CPU, with the rate rounded to a multiple of 2^-16."""
-    if torch.jit.is_scripting():
-        return F.dropout(x, p, training)
-    if not training or p in (0., 1.) or x.device.type != 'cpu' or torch.jit.is_tracing() or \
-            torch.compiler.is_compiling():
-        return F.dropout(x, p, training)
-    # To draw the mask takes torch longer than the rest of an MLP: it draws one number after the other, on one thread.
-    # Here each of them is good for four elements.
-    bits = torch.randint(-2 ** 63, 2 ** 63 - 1, ((x.numel() + 3) // 4,), dtype=torch.int64, device=x.device)
-    bits = bits.view(torch.int16)[:x.numel()]
-    if x.dim() == 4 and x.stride(1) == 1:  # channels_last, so that mask and x lie alike
-        bits = bits.view(x.shape[0], x.shape[2], x.shape[3], x.shape[1]).permute(0, 3, 1, 2)
-    dropped = min(max(1, round(p * 2 ** 16)), 2 ** 16 - 2)  # what is kept times 2^16 would overflow float16
-    keep = bits.reshape(x.shape) >= dropped - 2 ** 15
-    return x * keep.to(x.dtype).mul_(2 ** 16 / (2 ** 16 - dropped))
-
-
-class Dropout(nn.Dropout):
-    """Dropout of a tensor of any shape, as `dropout`."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return dropout(x, self.p, self.training)
-
-
 class WaveletMlp(nn.Module):
     """DWT and the MLP of its level: two 1x1 convolutions on the stacked sub-bands, with an activation between.
 
@@ -140,9 +117,9 @@ class WaveletMlp(nn.Module):
         drop1, drop2 = to_2tuple(drop)
         self.fc1 = WaveletConv2d(in_features, hidden_features, wavelet, extra_features, **dd)
         self.act = act_layer()
-        self.drop1 = Dropout(drop1)
+        self.drop1 = nn.Dropout(drop1)
         self.fc2 = nn.Conv2d(hidden_features, out_features, 1, **dd)
-        self.drop2 = Dropout(drop2)
+        self.drop2 = nn.Dropout(drop2)
 
     def forward(self, x: torch.Tensor, extra: Optional[torch.Tensor] = None) -> torch.Tensor:
         x = self.fc1(x, extra)
@@ -255,3 +232,11 @@ def fuse_batch_norm(conv: nn.Module, norm: nn.Module) -> nn.Module:
     conv.weight, conv.bias = fuse_conv_bn_weights(
         conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias, transpose=True)
     return nn.Identity()
+
+
+@torch.fx.wrap  # no tracer can follow control flow that depends on gradients
+def keep_grad_format(x: torch.Tensor) -> torch.Tensor:
+    """`x`, whose gradient will be in channels_last if `x` is: pooling's is in NCHW, which slows every batch norm."""
+    if not torch.jit.is_scripting() and x.requires_grad and x.stride(1) == 1 and not torch.compiler.is_compiling():
+        x.register_hook(partial(torch.Tensor.contiguous, memory_format=torch.channels_last))
+    return x

@@ -5,24 +5,19 @@ Papers:
     `WaveMix: A Resource-efficient Neural Network for Image Analysis` - https://arxiv.org/abs/2205.14375
 Official code and weights: https://github.com/pranavphoenix/WaveMix, https://huggingface.co/cloudwalker/wavemix
 
-A model is a stem of two 3x3 convolutions, a stack of WaveMix (section 3.2) or WaveMix-Lite (section 3.3) blocks that
-keep the size of the map, global average pooling and a linear classifier. It takes images of any size.
-Where the text of the paper leaves a width open, it is the one that gives the parameter counts of table 1.
-The second paper's models, which are those of the official weights, have WaveMix-Lite or cascaded blocks, and most of
-them patches at the end of the stem.
+A model is a stem of two 3x3 convolutions, a stack of blocks that keep the size of the map, global average pooling and a
+linear classifier (section 3.1 of the first paper). It takes images of any size. The blocks are WaveMix (section 3.2),
+WaveMix-Lite (section 3.3), the cascade of the second paper, or the 2-D FNet and MLP-Mixer of mixers.py. Where the text
+leaves a width open, it is the one that gives the parameter counts of table 1. Most models of the second paper, which
+the official weights are for, have patches at the end of the stem.
 """
-import errno
 import os
 import re
-import struct
-from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, Callable, Dict, List, Optional, Tuple, Type, Union
+from typing import Any, Dict, List, Optional, Tuple, Type, Union
 
 import torch
 import torch.nn as nn
-from safetensors import SafetensorError
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import (
     ClassifierHead,
@@ -34,21 +29,23 @@ from timm.layers import (
     to_2tuple,
 )
 from timm.models import (
+    PretrainedCfg,
     build_model_with_cfg,
     checkpoint,
     checkpoint_seq,
     generate_default_cfgs,
     register_model,
-    resolve_pretrained_cfg,
 )
 from timm.models._features import feature_take_indices
-from torch import _assert
 from torch.types import Device
 
-from .layers import WaveletMlp, conv_transpose2d, fuse_batch_norm
+from .layers import WaveletMlp, conv_transpose2d, fuse_batch_norm, keep_grad_format
+from .mixers import FNet2dBlock, MlpMixer2dBlock
 from .wavelet import LLSubband, crop, is_haar
 
-__all__ = ['IsotropicNet', 'WaveMix']
+__all__ = ['WaveMix']
+
+torch.fx.wrap('keep_grad_format')  # torch.fx wants it said in every module that calls it
 
 
 class WaveMixBlock(nn.Module):
@@ -56,31 +53,17 @@ class WaveMixBlock(nn.Module):
 
     Level l takes the LL sub-band of level l - 1 through an MLP and a transposed convolution back to H x W, to its
     share of the channels. A depth-wise convolution mixes the levels.
-
-    Raises:
-        ImportError, ValueError: as `wavelet.wavelet_filters`.
-        ValueError: there are more levels than channels.
     """
 
     def __init__(
-            self,
-            dim: int,
-            levels: int = 4,
-            mlp_ratio: float = 1.,
-            proj_drop: float = 0.,
-            drop_path: float = 0.,
-            wavelet: str = 'haar',
-            act_layer: Type[nn.Module] = nn.GELU,
-            norm_layer: Type[nn.Module] = nn.BatchNorm2d,
-            device: Device = None,
-            dtype: Optional[torch.dtype] = None,
+            self, dim: int, levels: int = 4, mlp_ratio: float = 1., wavelet: str = 'haar',
+            proj_drop: float = 0., drop_path: float = 0.,
+            act_layer: Type[nn.Module] = nn.GELU, norm_layer: Type[nn.Module] = nn.BatchNorm2d,
+            device: Device = None, dtype: Optional[torch.dtype] = None,
     ):
         dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__()
-        if not 1 <= levels <= dim:
-            raise ValueError(
-                f'levels={levels} cannot split dim={dim} channels: every level needs at least one, so levels must be '
-                f'from 1 to {dim}.')
+        assert 1 <= levels <= dim, f'{levels} levels cannot share {dim} channels: use 1 to {dim}.'
         self.ll = LLSubband(dim, wavelet, **dd)
         self.mlps = nn.ModuleList([
             WaveletMlp(dim, int(mlp_ratio * dim), dim, wavelet, act_layer, drop=proj_drop, **dd)
@@ -110,33 +93,17 @@ class WaveMixBlock(nn.Module):
 
 class WaveMixLiteBlock(nn.Module):
     """WaveMix-Lite block, section 3.3 and figure 2 of the paper. `(B, dim, H, W)` -> `(B, dim, H, W)`.
-
-    Raises:
-        ImportError, ValueError: as `wavelet.wavelet_filters`.
-        ValueError: `levels` is not 1, or `dim` cannot be divided by 4.
     """
 
     def __init__(
-            self,
-            dim: int,
-            levels: int = 1,
-            mlp_ratio: float = 2.,
-            proj_drop: float = 0.,
-            drop_path: float = 0.,
-            wavelet: str = 'haar',
-            act_layer: Type[nn.Module] = nn.GELU,
-            norm_layer: Type[nn.Module] = nn.BatchNorm2d,
-            device: Device = None,
-            dtype: Optional[torch.dtype] = None,
+            self, dim: int, levels: int = 1, mlp_ratio: float = 2., wavelet: str = 'haar',
+            proj_drop: float = 0., drop_path: float = 0.,
+            act_layer: Type[nn.Module] = nn.GELU, norm_layer: Type[nn.Module] = nn.BatchNorm2d,
+            device: Device = None, dtype: Optional[torch.dtype] = None,
     ):
         dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__()
-        if levels != 1:
-            raise ValueError(f'A WaveMix-Lite block has levels=1, not {levels}; the wavemix_* models have more.')
-        if dim % 4 != 0:
-            raise ValueError(
-                f'dim={dim} cannot be split into the four sub-bands of a WaveMix-Lite block: use a multiple of 4, '
-                f'such as {dim + -dim % 4}.')
+        assert levels == 1, f"A WaveMix-Lite block has one level, not {levels}: use block_type='cascade' for more."
         self.conv_pw = nn.Conv2d(dim, dim // 4, 1, **dd)
         self.mlp = WaveletMlp(
             dim // 4, int(mlp_ratio * dim), dim, wavelet, act_layer, drop=(proj_drop, 0.), **dd)
@@ -165,33 +132,17 @@ class WaveMixCascadeBlock(nn.Module):
     As in WaveMix-Lite the channels are reduced first, then decomposed over all levels. From the coarsest level down,
     the output of each, at twice its size, is stacked after the sub-bands of the next finer one. With one level it is
     a WaveMix-Lite block.
-
-    Raises:
-        ImportError, ValueError: as `wavelet.wavelet_filters`.
-        ValueError: `levels` is less than 1, or `dim` cannot be divided by 4.
     """
 
     def __init__(
-            self,
-            dim: int,
-            levels: int = 3,
-            mlp_ratio: float = 2.,
-            proj_drop: float = 0.,
-            drop_path: float = 0.,
-            wavelet: str = 'haar',
-            act_layer: Type[nn.Module] = nn.GELU,
-            norm_layer: Type[nn.Module] = nn.BatchNorm2d,
-            device: Device = None,
-            dtype: Optional[torch.dtype] = None,
+            self, dim: int, levels: int = 3, mlp_ratio: float = 2., wavelet: str = 'haar',
+            proj_drop: float = 0., drop_path: float = 0.,
+            act_layer: Type[nn.Module] = nn.GELU, norm_layer: Type[nn.Module] = nn.BatchNorm2d,
+            device: Device = None, dtype: Optional[torch.dtype] = None,
     ):
         dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__()
-        if levels < 1:
-            raise ValueError(f'levels={levels} leaves a cascaded WaveMix block nothing to do: levels must be from 1.')
-        if dim % 4 != 0:
-            raise ValueError(
-                f'dim={dim} cannot be split into the four sub-bands of a cascaded WaveMix block: use a multiple of 4, '
-                f'such as {dim + -dim % 4}.')
+        assert levels >= 1, f'{levels} levels leave a block nothing to do: use 1 or more.'
         self.ll = LLSubband(dim // 4, wavelet, **dd)
         out_dims = [dim // 2] * (levels - 1) + [dim]  # of each level, from the coarsest, as they run
         extra_dims = [0] + out_dims[:-1]
@@ -221,146 +172,53 @@ class WaveMixCascadeBlock(nn.Module):
         self.norms = nn.ModuleList([fuse_batch_norm(up, norm) for up, norm in zip(self.ups, self.norms)])
 
 
-class Stem(nn.Sequential):
-    """Two 3x3 convolutions, section 4.3 of the paper.
-
-    `(B, in_chans, H, W)` -> `(B, dim, ceil(H / stride²), ceil(W / stride²))`. With a `patch_size` they have half the
-    channels, and a convolution of patches, activation and norm follow, as in the second paper (arXiv 2205.14375):
-    the sides are then divided by `patch_size`, and pixels that fill no patch are left out.
-
-    Raises:
-        ValueError: `dim` cannot be divided by 2, or by 4 with a `patch_size`.
-    """
-
-    def __init__(
-            self,
-            in_chans: int,
-            dim: int,
-            stride: int = 1,
-            patch_size: Optional[int] = None,
-            act_layer: Type[nn.Module] = nn.GELU,
-            norm_layer: Type[nn.Module] = nn.BatchNorm2d,
-            device: Device = None,
-            dtype: Optional[torch.dtype] = None,
-    ):
-        dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
-        divisor = 2 if patch_size is None else 4  # the channels are halved once, or twice with patches
-        if dim % divisor != 0:
-            raise ValueError(
-                f'dim={dim} cannot be divided by {divisor} for the stem: use a multiple of {divisor}, such as '
-                f'{dim + -dim % divisor}.')
-        conv_dim = dim if patch_size is None else dim // 2
-        super().__init__(
-            nn.Conv2d(in_chans, conv_dim // 2, 3, stride=stride, padding=1, **dd),
-            nn.Conv2d(conv_dim // 2, conv_dim, 3, stride=stride, padding=1, **dd),
-        )
-        if patch_size is not None:
-            self.extend([
-                nn.Conv2d(conv_dim, dim, patch_size, stride=patch_size, **dd), act_layer(), norm_layer(dim, **dd)])
-        self.in_chans = in_chans
-        self.min_size = 1 if patch_size is None else (patch_size - 1) * stride ** 2 + 1
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        _assert(
-            x.dim() == 4,
-            f'Input has {x.dim()} dimensions, not the 4 of (B, C, H, W): stack the images, or pass one as x[None].')
-        _assert(
-            x.shape[1] == self.in_chans,
-            f'Input has {x.shape[1]} channels, the model takes {self.in_chans}: '
-            f'create it with in_chans={x.shape[1]} or convert the images.')
-        _assert(
-            (x.shape[-2] >= self.min_size) & (x.shape[-1] >= self.min_size),  # torch.fx traces no `and`
-            # without the sizes of x: to print them, torch.compile would make a graph for each
-            f'Input has no whole patch: resize the images to at least {self.min_size}x{self.min_size} pixels.')
-        for layer in self:
-            x = layer(x)
-        return x
+BLOCK_TYPES: Dict[str, Type[nn.Module]] = dict(
+    wavemix=WaveMixBlock, lite=WaveMixLiteBlock, cascade=WaveMixCascadeBlock, fnet=FNet2dBlock, mixer=MlpMixer2dBlock)
 
 
-@torch.fx.wrap  # no tracer can follow control flow that depends on gradients
-def keep_grad_format(x: torch.Tensor) -> torch.Tensor:
-    """`x`, whose gradient will be in channels_last if `x` is.
+class WaveMix(nn.Module):
+    """WaveMix image classifier, section 3.1 of the paper. `(B, in_chans, H, W)` -> `(B, num_classes)`.
 
-    Global average pooling gives its gradient in NCHW, and from block to block the residual connections would carry it
-    on: the backward pass of a batch norm on channels_last maps then took six times as long on a CPU.
-    """
-    if not torch.jit.is_scripting() and x.requires_grad:
-        _keep_channels_last(x)
-    return x
-
-
-@torch.jit.unused
-def _keep_channels_last(x: torch.Tensor) -> None:
-    if x.stride(1) == 1 and not torch.compiler.is_compiling():
-        x.register_hook(lambda grad: grad.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
-
-
-def stem_size(img_size: int, stem_stride: int, patch_size: Optional[int]) -> int:
-    """Side of the stem's map in pixels, for a side of the image of `img_size` pixels."""
-    return ((img_size - 1) // stem_stride ** 2 + 1) // (patch_size or 1)
-
-
-def check_levels(
-        levels: int,
-        img_size: Union[int, Tuple[int, int]],
-        stem_stride: int = 1,
-        patch_size: Optional[int] = None,
-) -> None:
-    """Check that images of `img_size` pixels give as many DWT levels.
-
-    Raises:
-        ValueError: they don't.
-    """
-    # a level halves at least one side: the stem's map of n pixels along its longer side has ceil(log2(n))
-    side = stem_size(max(to_2tuple(img_size)), stem_stride, patch_size)
-    max_levels = max(1, (side - 1).bit_length())
-    if levels > max_levels:
-        enough = ((patch_size or 1) * (2 ** (levels - 1) + 1) - 1) * stem_stride ** 2 + 1
-        raise ValueError(
-            f'levels={levels} is more than an image of img_size={img_size} gives: use levels up to '
-            f'{max_levels}, or img_size={enough} and more if your images have it.')
-
-
-class IsotropicNet(nn.Module):
-    """Image classifier of section 3.1 of the paper, whatever its blocks. `(B, in_chans, H, W)` -> `(B, num_classes)`.
+    Any H and W from 1 up work, with a `patch_size` from one patch up: a level with an odd side is zero-padded and the
+    result cropped, so that every block keeps the size of the map. Only 'mixer' blocks take images of one size.
 
     Args:
         dim: Channels of every block (the first number in the paper's names).
         depth: Number of blocks (the second number).
-        block: Makes a block that takes `(B, dim, h, w)` to the same shape, from `dim` and the keywords `proj_drop`,
-            `drop_path`, `act_layer`, `norm_layer`, `device` and `dtype`.
+        block_type: 'wavemix', 'lite', 'cascade', 'fnet' or 'mixer', or a class that takes `dim` and the keywords
+            `proj_drop`, `drop_path`, `act_layer`, `norm_layer`, `device` and `dtype`.
+        levels: DWT levels of a block, None for the default of its type: 4 for 'wavemix', 1 for 'lite', 3 for
+            'cascade'. The paper uses enough of them to reduce the map to 2x2.
+        mlp_ratio: Hidden channels of the MLPs as a multiple of `dim` (the authors' `mult`), None for the default of
+            the block type: 1 for 'wavemix', 2 for 'lite' and 'cascade'.
+        wavelet: 'haar', the default, or any other discrete wavelet of PyWavelets with the extra `wavelets`.
         stem_stride: Stride of each of the two stem convolutions (the paper: 1 up to 64x64 pixels, 2 for 256x256).
         patch_size: Size and stride of the patches at the end of the stem, None for a stem without them.
-        in_chans: Number of image channels.
-        num_classes: Number of classes, 0 for no classifier.
-        global_pool: Global pooling type, '' for none.
-        drop_rate: Dropout rate before the classifier.
+        img_size: Size in pixels of the images that 'mixer' blocks take.
         proj_drop_rate: Dropout rate in the MLPs.
-        drop_path_rate: Stochastic depth rate of the last block, rising linearly from 0 at the first.
-        act_layer: Activation layer.
-        norm_layer: Normalization layer.
+        in_chans, num_classes, global_pool, drop_rate, drop_path_rate, act_layer, norm_layer, device, dtype: As in
+            other timm models.
 
     Raises:
-        ValueError: the stem cannot have `dim` channels.
+        ImportError: `wavelet` needs the extra `wavelets`.
+        ValueError: `wavelet` is unknown.
     """
 
     def __init__(
             self,
             dim: int,
             depth: int,
-            block: Callable[..., nn.Module],
+            block_type: Union[str, Type[nn.Module]] = 'wavemix',
+            levels: Optional[int] = None,
+            mlp_ratio: Optional[float] = None,
+            wavelet: Optional[str] = None,
             stem_stride: int = 1,
             patch_size: Optional[int] = None,
-            in_chans: int = 3,
-            num_classes: int = 1000,
-            global_pool: str = 'avg',
-            drop_rate: float = 0.,
-            proj_drop_rate: float = 0.,
-            drop_path_rate: float = 0.,
-            act_layer: LayerType = 'gelu',
-            norm_layer: LayerType = 'batchnorm2d',
-            device: Device = None,
-            dtype: Optional[torch.dtype] = None,
+            img_size: Optional[Union[int, Tuple[int, int]]] = None,
+            in_chans: int = 3, num_classes: int = 1000, global_pool: str = 'avg',
+            drop_rate: float = 0., proj_drop_rate: float = 0., drop_path_rate: float = 0.,
+            act_layer: LayerType = 'gelu', norm_layer: LayerType = 'batchnorm2d',
+            device: Device = None, dtype: Optional[torch.dtype] = None,
     ):
         dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__()
@@ -368,25 +226,32 @@ class IsotropicNet(nn.Module):
         self.in_chans = in_chans
         self.num_features = dim
         self.grad_checkpointing = False
+        act, norm = get_act_layer(act_layer), get_norm_layer(norm_layer)
 
-        act: Type[nn.Module] = get_act_layer(act_layer)
-        norm: Type[nn.Module] = get_norm_layer(norm_layer)
-        self.stem = Stem(in_chans, dim, stem_stride, patch_size, act, norm, **dd)
-        drop_path_rates = calculate_drop_path_rates(drop_path_rate, depth)
+        stem_dim = dim if patch_size is None else dim // 2
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_chans, stem_dim // 2, 3, stride=stem_stride, padding=1, **dd),
+            nn.Conv2d(stem_dim // 2, stem_dim, 3, stride=stem_stride, padding=1, **dd),
+        )
+        if patch_size is not None:  # as in the second paper (arXiv 2205.14375)
+            self.stem.extend([
+                nn.Conv2d(stem_dim, dim, patch_size, stride=patch_size, **dd), act(), norm(dim, **dd)])
+
+        block_args: Dict[str, Any] = dict(levels=levels, mlp_ratio=mlp_ratio, wavelet=wavelet)
+        if img_size is not None:
+            block_args['size'] = tuple(
+                ((side - 1) // stem_stride ** 2 + 1) // (patch_size or 1) for side in to_2tuple(img_size))
+        block_args = {k: v for k, v in block_args.items() if v is not None}  # else the default of the block
+        block = BLOCK_TYPES[block_type] if isinstance(block_type, str) else block_type
         self.blocks = nn.Sequential(*[
             block(
-                dim,
-                proj_drop=proj_drop_rate,
-                drop_path=drop_path_rates[i],
-                act_layer=act,
-                norm_layer=norm,
-                **dd,
-            )
-            for i in range(depth)])
+                dim, proj_drop=proj_drop_rate, drop_path=drop_path, act_layer=act, norm_layer=norm, **block_args, **dd)
+            for drop_path in calculate_drop_path_rates(drop_path_rate, depth)])
         reduction = stem_stride ** 2 * (patch_size or 1)
         self.feature_info = [dict(num_chs=dim, reduction=reduction, module=f'blocks.{i}') for i in range(depth)]
+
         self.head = ClassifierHead(dim, num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd)
-        self.head_hidden_size = dim * self.head.global_pool.feat_mult()
+        self.head_hidden_size = self.head.num_features
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
@@ -403,8 +268,7 @@ class IsotropicNet(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool)
-        self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
-        self.head.to(next(self.stem.parameters()))
+        self.head_hidden_size = self.head.num_features
 
     def forward_intermediates(
             self,
@@ -415,18 +279,9 @@ class IsotropicNet(nn.Module):
             output_fmt: str = 'NCHW',
             intermediates_only: bool = False,
     ) -> Union[List[torch.Tensor], Tuple[torch.Tensor, List[torch.Tensor]]]:
-        """Forward features that returns the outputs of blocks.
+        """The final features and those of the blocks of `indices` (the last n if an int, all if None), as in timm.
 
-        Args:
-            x: Images `(B, in_chans, H, W)`.
-            indices: Take the last n blocks if int, all if None, the blocks of these indices if a sequence.
-            norm: No effect, there is no final norm.
-            stop_early: Stop after the last block asked for.
-            output_fmt: 'NCHW', the only one.
-            intermediates_only: Return only the list.
-
-        Returns:
-            The final features and a list of maps, each `(B, dim, h, w)` as the stem gives it.
+        Images `(B, in_chans, H, W)` -> `(B, dim, h, w)` and a list of such maps. There is no final `norm`.
         """
         assert output_fmt == 'NCHW', 'Output format must be NCHW.'
         intermediates = []
@@ -456,16 +311,7 @@ class IsotropicNet(nn.Module):
             prune_norm: bool = False,
             prune_head: bool = True,
     ) -> List[int]:
-        """Prune the layers that the intermediates of these indices don't need.
-
-        Args:
-            indices: As for `forward_intermediates`.
-            prune_norm: No effect, there is no final norm.
-            prune_head: Prune pooling and classifier too.
-
-        Returns:
-            The indices of the blocks whose outputs remain.
-        """
+        """Prune the blocks after those of `indices`, and the head. Returns the indices of the blocks that remain."""
         take_indices, max_index = feature_take_indices(len(self.blocks), indices)
         self.blocks = self.blocks[:max_index + 1]
         if prune_head:
@@ -490,119 +336,41 @@ class IsotropicNet(nn.Module):
         return x
 
 
-class WaveMix(IsotropicNet):
-    """WaveMix image classifier, section 3.1 of the paper. `(B, in_chans, H, W)` -> `(B, num_classes)`.
+def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[str, Any]:
+    """Take the weights out of what a training loop saved, and give official ones our names and order.
 
-    Any H and W from 1 up work, with a `patch_size` from one patch up: a level with an odd side is zero-padded and the
-    result cropped, so that every block keeps the size of the map.
-
-    Args:
-        dim: Channels of every block (the first number in the paper's names).
-        depth: Number of blocks (the second number).
-        block: Block type, `WaveMixBlock`, `WaveMixLiteBlock` or `WaveMixCascadeBlock`.
-        levels: DWT levels of a block. The paper takes as many as bring the image to 2x2.
-        mlp_ratio: Hidden channels of the MLPs as a multiple of `dim` (the authors' `mult`), None for that of the block
-            type: 1 in `WaveMixBlock`, 2 in the others.
-        stem_stride: Stride of each of the two stem convolutions (the paper: 1 up to 64x64 pixels, 2 for 256x256).
-        patch_size: Size and stride of the patches at the end of the stem, None for a stem without them.
-        img_size: Image size in pixels, only to check that it gives `levels`. Other sizes still work.
-        wavelet: 'haar', or any other discrete wavelet of PyWavelets with the extra `wavelets`.
-        kwargs: The other arguments of `IsotropicNet`.
-
-    Raises:
-        ImportError: `wavelet` needs the extra `wavelets`.
-        ValueError: `dim` does not go with `block`, `levels` or `patch_size`, `levels` not with `block` or `img_size`,
-            or `wavelet` is unknown.
+    Whatever else is there beside the model, such as a loss with weights, is left out. Weights of another model go
+    through as they are, and `load_state_dict` names what does not fit.
     """
-
-    def __init__(
-            self,
-            dim: int,
-            depth: int,
-            block: Type[nn.Module] = WaveMixBlock,
-            levels: int = 4,
-            mlp_ratio: Optional[float] = None,
-            stem_stride: int = 1,
-            patch_size: Optional[int] = None,
-            img_size: Optional[Union[int, Tuple[int, int]]] = None,
-            wavelet: str = 'haar',
-            **kwargs: Any,
-    ):
-        if img_size is not None:
-            check_levels(levels, img_size, stem_stride, patch_size)
-        block_args: Dict[str, Any] = dict(levels=levels, wavelet=wavelet)
-        if mlp_ratio is not None:
-            block_args['mlp_ratio'] = mlp_ratio
-        super().__init__(dim, depth, partial(block, **block_args), stem_stride, patch_size, **kwargs)
-        self.levels = levels
+    state_dict = state_dict.get('model_state_dict', state_dict.get('net', state_dict))
+    first = [k for k in state_dict if re.search(r'(^|\.)(stem|conv)\.0\.weight$', k)]  # ours or official, maybe wrapped
+    if len(first) > 1:
+        raise ValueError(f'The checkpoint holds several models ({", ".join(first)}): save one as a file of its own.')
+    if not first:
+        return state_dict
+    prefix, official = first[0][:-len('stem.0.weight')], first[0].endswith('conv.0.weight')
+    top = ('conv.', 'layers.', 'pool.') if official else ('stem.', 'blocks.', 'head.')
+    state_dict = {k[len(prefix):]: v for k, v in state_dict.items() if k.startswith(tuple(prefix + t for t in top))}
+    return _convert_official(state_dict) if official else state_dict
 
 
-def _rename_official(state_dict: Dict[str, torch.Tensor], levels: int) -> Dict[str, torch.Tensor]:
-    """Give weights of the official code, package `wavemix`, the names of ours."""
-    renamed = {}
+def _convert_official(state_dict: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
+    levels = sum(re.match(r'layers\.0\.feedforward\d\.0\.weight', k) is not None for k in state_dict)
+    names = {'0': 'mlp{}.fc1', '3': 'mlp{}.fc2', '4': 'up{}', '5': 'norm{}'}
+    out = {}
     for k, v in state_dict.items():
-        k = re.sub(r'^conv\.', 'stem.', k)
-        k = re.sub(r'^pool\.2\.', 'head.fc.', k)
-        k = re.sub(r'^layers\.(\d+)\.', r'blocks.\1.', k)
-        k = k.replace('.reduction.', '.conv_pw.')
-        if match := re.fullmatch(r'(blocks\.\d+)\.feedforward(\d?)\.([0345])\.(\w+)', k):
-            block, level, layer, name = match.groups()
-            s = f's.{levels - int(level)}' if level else ''  # theirs count from the finest level, from 1
-            layer = {'0': f'mlp{s}.fc1', '3': f'mlp{s}.fc2', '4': f'up{s}', '5': f'norm{s}'}[layer]
-            k = f'{block}.{layer}.{name}'
-        renamed[k] = v
-    return renamed
-
-
-def _unwrap(checkpoint: Dict[str, Any]) -> Dict[str, torch.Tensor]:
-    """The weights in a training checkpoint, without the prefix that a wrapper of the model gave all of them."""
-    containers = [
-        k for k, v in checkpoint.items()
-        if isinstance(v, dict) and v and all(isinstance(w, torch.Tensor) for w in v.values())]
-    if len(containers) > 1 and 'state_dict' not in containers:
-        raise ValueError(
-            f'The checkpoint holds weights in each of {", ".join(containers)}: '
-            'save the one that you mean as a file of its own, and load that.')
-    if containers:
-        checkpoint = checkpoint['state_dict' if 'state_dict' in containers else containers[0]]
-    prefixes = ('module.', '_orig_mod.', 'model.', 'net.')  # of DDP, torch.compile and Lightning modules
-    while checkpoint and all(k.startswith(prefixes) for k in checkpoint):
-        checkpoint = {k.partition('.')[2]: v for k, v in checkpoint.items()}
-    return checkpoint
-
-
-def checkpoint_filter_fn(state_dict: Dict[str, torch.Tensor], model: nn.Module) -> Dict[str, torch.Tensor]:
-    """Turn official weights into ours, and check that weights fit before any of them is loaded.
-
-    The first convolution and the classifier may differ in shape: timm adapts them to `in_chans` and `num_classes`.
-
-    Raises:
-        ValueError: the weights do not fit; names the first keys that don't.
-    """
-    state_dict = _unwrap(state_dict)
-    official = any(k.startswith('layers.') for k in state_dict)
-    if official and isinstance(model, WaveMix):
-        state_dict = _rename_official(state_dict, model.levels)
-
-    own = {k: v.shape for k, v in model.state_dict().items() if not k.startswith('head.')}
-    given = {k: getattr(v, 'shape', None) for k, v in state_dict.items() if not k.startswith('head.')}
-    misfits = [
-        k for k in {**own, **given}
-        if k not in own or k not in given or (own[k] != given[k] and k != 'stem.0.weight')]
-    if misfits:
-        raise ValueError(
-            f'The weights are not of this model, {len(misfits)} keys or shapes differ, first {", ".join(misfits[:3])}: '
-            'create the model whose weights they are, with the arguments that it was trained with.')
-
-    if official:
-        # their transform stacks LL, then LH, HL and HH of the first channel, LH, HL and HH of the second, and so on
-        dim = state_dict['blocks.0.conv_pw.weight'].shape[1]
-        for k, v in state_dict.items():
-            if k.endswith('.fc1.weight'):
-                ll, highs, extra = v.split([dim // 4, 3 * dim // 4, v.shape[1] - dim], dim=1)
-                highs = highs.unflatten(1, (dim // 4, 3)).transpose(1, 2).flatten(1, 2)
-                state_dict[k] = torch.cat([ll, highs, extra], dim=1)
-    return state_dict
+        k = re.sub(r'^conv\.', 'stem.', re.sub(r'^layers\.', 'blocks.', re.sub(r'^pool\.2\.', 'head.fc.', k)))
+        k = re.sub(r'\.reduction\.', '.conv_pw.', k)
+        if m := re.search(r'feedforward(\d?)\.([0345])\.', k):  # theirs count levels from the finest, from 1
+            level = f's.{levels - int(m[1])}' if m[1] else ''
+            k = k.replace(m[0], names[m[2]].format(level) + '.')
+        if k.endswith('.fc1.weight'):
+            # their transform stacks LL, then LH, HL and HH of the first channel, LH, HL and HH of the second, and so on
+            dim = len(state_dict['layers.0.reduction.bias'])
+            ll, highs, extra = v.split([dim, 3 * dim, v.shape[1] - 4 * dim], dim=1)
+            v = torch.cat([ll, highs.unflatten(1, (dim, 3)).transpose(1, 2).flatten(1, 2), extra], dim=1)
+        out[k] = v
+    return out
 
 
 def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
@@ -618,13 +386,14 @@ def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
     }
 
 
-WEIGHTS = Path(__file__).parent / 'weights'  # those that come with the package
+WEIGHTS = Path(__file__).parent / 'weights'
 
 
-def _fashion_mnist_cfg(variant: str, channels: int = 3) -> Dict[str, Any]:
-    """Of our own weights, trained on Fashion-MNIST."""
+def _own_cfg(name: str, channels: int = 3) -> Dict[str, Any]:
+    """Of our own weights, trained on Fashion-MNIST, which come with the package."""
+    hub_org = os.environ.get('TIMM_WAVEMIX_HUB_ORG')
     return _cfg(
-        file=str(WEIGHTS / f'{variant}.fashion_mnist.safetensors'),
+        **dict(hf_hub_id=f'{hub_org}/{name}') if hub_org else dict(file=str(WEIGHTS / f'{name}.safetensors')),
         input_size=(channels, 28, 28), pool_size=(28, 28), mean=(0.2860,) * channels, std=(0.3530,) * channels,
         label_names=(
             'T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat',
@@ -638,7 +407,6 @@ def _official_cfg(filename: str, **kwargs: Any) -> Dict[str, Any]:
         'num_classes': 1000, 'input_size': (3, 224, 224), 'pool_size': (56, 56),
         'mean': IMAGENET_DEFAULT_MEAN, 'std': IMAGENET_DEFAULT_STD,
         'origin_url': 'https://github.com/pranavphoenix/WaveMix',
-        'license': None,  # the authors state none for weights
         'paper_ids': 'arXiv:2205.14375',
         'paper_name': 'WaveMix: A Resource-efficient Neural Network for Image Analysis',
         **kwargs
@@ -657,13 +425,17 @@ _GALAXY10 = dict(
 _P4 = dict(min_input_size=(3, 4, 4))  # a patch
 
 default_cfgs = generate_default_cfgs({
-    'wavemix_16_5.fashion_mnist': _fashion_mnist_cfg('wavemix_16_5'),
-    'wavemix_32_5.fashion_mnist': _fashion_mnist_cfg('wavemix_32_5'),
-    'wavemix_64_5.fashion_mnist': _fashion_mnist_cfg('wavemix_64_5'),
-    'wavemix_lite_8_5.fashion_mnist': _fashion_mnist_cfg('wavemix_lite_8_5', channels=1),
-    'wavemix_lite_128_7.fashion_mnist': _fashion_mnist_cfg('wavemix_lite_128_7'),
-    'wavemix_lite_256_7.fashion_mnist': _fashion_mnist_cfg('wavemix_lite_256_7'),
+    'wavemix_16_5.fashion_mnist': _own_cfg('wavemix_16_5.fashion_mnist'),
+    'wavemix_32_5.fashion_mnist': _own_cfg('wavemix_32_5.fashion_mnist'),
+    'wavemix_64_5.fashion_mnist': _own_cfg('wavemix_64_5.fashion_mnist'),
+    'wavemix_lite_8_5.fashion_mnist': _own_cfg('wavemix_lite_8_5.fashion_mnist', channels=1),
+    'wavemix_lite_128_7.fashion_mnist': _own_cfg('wavemix_lite_128_7.fashion_mnist'),
+    'wavemix_lite_256_7.fashion_mnist': _own_cfg('wavemix_lite_256_7.fashion_mnist'),
     'wavemix_lite_256_7_s2.untrained': _cfg(num_classes=1000, input_size=(3, 256, 256), pool_size=(64, 64)),
+    'fnet2d_64_5.untrained': _cfg(),
+    'fnet2d_128_5.untrained': _cfg(),
+    'mlp_mixer2d_64_5.untrained': _cfg(fixed_input_size=True),
+    'mlp_mixer2d_128_5.untrained': _cfg(fixed_input_size=True),
 
     'wavemix_lite_144_7.cifar10': _official_cfg('cifar10/cifar10_94.58.pth', **_CIFAR10),
     'wavemix_lite_320_8.cifar10': _official_cfg('cifar10/cifar10_95.37.pth', **_CIFAR10),
@@ -674,7 +446,7 @@ default_cfgs = generate_default_cfgs({
     'wavemix_lite_192_16_p4.in1k': _official_cfg('ImageNet/wavemixlite_71.18.pth', **_P4),
     'wavemix_lite_192_16_p4.galaxy10': _official_cfg('galaxy10/galaxy_90.23.pth', **_P4, **_GALAXY10),
     'wavemix_192_16_l3_p4.in1k': _official_cfg('ImageNet/wavemix_192_16_75.06.pth', **_P4),
-    'wavemix_192_16_l3_p4.in1k_71_49': _official_cfg('ImageNet/imagenet_71.49.pth', **_P4),
+    'wavemix_192_16_l3_p4.in1k_v1': _official_cfg('ImageNet/imagenet_71.49.pth', **_P4),
     'wavemix_192_16_l3_p4.tiny_imagenet_128': _official_cfg(
         'tinyimagenet/tiny_78.76.pth', input_size=(3, 128, 128), pool_size=(32, 32), **_P4, **_TINY_IMAGENET),
     'wavemix_192_16_l3_p4.tiny_imagenet_64': _official_cfg(
@@ -687,166 +459,146 @@ default_cfgs = generate_default_cfgs({
 })
 
 
-def _is_of_damaged_file(error: Exception) -> bool:
-    """Whether torch, safetensors or timm may raise it for a file that is damaged or holds no weights."""
-    if isinstance(error, OSError):
-        return error.errno == errno.EINVAL
-    if isinstance(error, RuntimeError):
-        return re.search('PytorchStreamReader|unexpected EOF|weights_only', str(error)) is not None
-    return isinstance(error, (
-        SafetensorError, UnpicklingError, EOFError, LookupError, AttributeError, struct.error))
-
-
-def _create_wavemix(
-        variant: str, pretrained: bool = False, model_cls: Type[IsotropicNet] = WaveMix, **kwargs: Any) -> Any:
-    hub_org = os.environ.get('TIMM_WAVEMIX_HUB_ORG')
-    if hub_org:
-        # our own weights from there, not from the package; a file that the caller names goes before
-        overlay = kwargs.get('pretrained_cfg_overlay') or {}
-        cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), overlay)
-        if cfg.file and Path(cfg.file).parent == WEIGHTS and 'file' not in overlay:
-            kwargs['pretrained_cfg_overlay'] = dict(overlay, file=None, hf_hub_id=f'{hub_org}/{variant}.{cfg.tag}')
-    pretrained_cfg = kwargs.get('pretrained_cfg')
-    if pretrained_cfg is None or isinstance(pretrained_cfg, str):  # a config of the caller's own is left in peace
-        wavelet = kwargs.get('wavelet', 'haar')
-        overlay = kwargs.get('pretrained_cfg_overlay') or {}
-        own_weights = any(overlay.get(k) for k in ('file', 'url', 'state_dict', 'hf_hub_id'))
-        if pretrained and not is_haar(wavelet) and not own_weights:
-            raise ValueError(
-                f"The weights of {variant} were trained with wavelet='haar' and mean nothing to '{wavelet}': leave out "
-                "wavelet, or pretrained=True to train from scratch.")
-    try:
-        return build_model_with_cfg(
-            model_cls, variant, pretrained,
-            pretrained_filter_fn=checkpoint_filter_fn,
-            feature_cfg=dict(out_indices=3, feature_cls='getter'),  # the last three of blocks that are all of one size
-            **kwargs,
-        )
-    except Exception as e:
-        if not pretrained or not _is_of_damaged_file(e):
-            raise
-        # raises it too if an argument is at fault
-        _create_wavemix(variant, model_cls=model_cls, **dict(kwargs, device='meta'))
-        reason = str(e).split('. ')[0].split('\n')[0] or repr(e)
-        raise RuntimeError(
-            f'The weights of {variant} cannot be read, their file is damaged or holds more than weights ({reason}): '
-            'delete it, from the cache if it is of the Hub, and fetch or install it again.') from e
+def _create_wavemix(variant: str, pretrained: bool, model_args: Dict[str, Any], **kwargs: Any) -> WaveMix:
+    overlay, cfg = kwargs.get('pretrained_cfg_overlay') or {}, kwargs.get('pretrained_cfg')
+    own_weights = isinstance(cfg, (dict, PretrainedCfg)) or {'file', 'url', 'hf_hub_id', 'state_dict'} & {*overlay}
+    if pretrained and not own_weights and not is_haar(kwargs.get('wavelet', 'haar')):
+        raise ValueError(f"The weights of {variant} are for wavelet='haar': leave out wavelet, or pretrained=True.")
+    return build_model_with_cfg(
+        WaveMix, variant, pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg=dict(out_indices=3, feature_cls='getter'),  # the last three of blocks that are all of one size
+        **dict(model_args, **kwargs),
+    )
 
 
 @register_model
 def wavemix_16_5(pretrained: bool = False, **kwargs: Any) -> WaveMix:
     """WaveMix-16/5 (table 1 of the paper)."""
-    model_args = dict(dim=16, depth=5)
-    return _create_wavemix('wavemix_16_5', pretrained=pretrained, **dict(model_args, **kwargs))
+    return _create_wavemix('wavemix_16_5', pretrained, dict(dim=16, depth=5), **kwargs)
 
 
 @register_model
 def wavemix_32_5(pretrained: bool = False, **kwargs: Any) -> WaveMix:
     """WaveMix-32/5 (table 1 of the paper)."""
-    model_args = dict(dim=32, depth=5)
-    return _create_wavemix('wavemix_32_5', pretrained=pretrained, **dict(model_args, **kwargs))
+    return _create_wavemix('wavemix_32_5', pretrained, dict(dim=32, depth=5), **kwargs)
 
 
 @register_model
 def wavemix_64_5(pretrained: bool = False, **kwargs: Any) -> WaveMix:
     """WaveMix-64/5 (table 1 of the paper)."""
-    model_args = dict(dim=64, depth=5)
-    return _create_wavemix('wavemix_64_5', pretrained=pretrained, **dict(model_args, **kwargs))
+    return _create_wavemix('wavemix_64_5', pretrained, dict(dim=64, depth=5), **kwargs)
 
 
 @register_model
 def wavemix_lite_8_5(pretrained: bool = False, **kwargs: Any) -> WaveMix:
     """WaveMix-Lite-8/5 for grey images, which the authors' README claims to reach 90 % on Fashion-MNIST."""
-    model_args = dict(dim=8, depth=5, block=WaveMixLiteBlock, levels=1)
-    return _create_wavemix('wavemix_lite_8_5', pretrained=pretrained, **dict(model_args, **kwargs))
+    return _create_wavemix('wavemix_lite_8_5', pretrained, dict(dim=8, depth=5, block_type='lite'), **kwargs)
 
 
 @register_model
 def wavemix_lite_128_7(pretrained: bool = False, **kwargs: Any) -> WaveMix:
     """WaveMix-Lite-128/7 (WaveMix-128/7 in the paper's tables)."""
-    model_args = dict(dim=128, depth=7, block=WaveMixLiteBlock, levels=1)
-    return _create_wavemix('wavemix_lite_128_7', pretrained=pretrained, **dict(model_args, **kwargs))
+    return _create_wavemix('wavemix_lite_128_7', pretrained, dict(dim=128, depth=7, block_type='lite'), **kwargs)
 
 
 @register_model
 def wavemix_lite_256_7(pretrained: bool = False, **kwargs: Any) -> WaveMix:
     """WaveMix-Lite-256/7 (WaveMix-256/7 in the paper's tables)."""
-    model_args = dict(dim=256, depth=7, block=WaveMixLiteBlock, levels=1)
-    return _create_wavemix('wavemix_lite_256_7', pretrained=pretrained, **dict(model_args, **kwargs))
+    return _create_wavemix('wavemix_lite_256_7', pretrained, dict(dim=256, depth=7, block_type='lite'), **kwargs)
 
 
 @register_model
 def wavemix_lite_256_7_s2(pretrained: bool = False, **kwargs: Any) -> WaveMix:
     """WaveMix-Lite-256/7 for 256x256 images: stem strides of 2 (section 4.3 of the paper)."""
-    model_args = dict(dim=256, depth=7, block=WaveMixLiteBlock, levels=1, stem_stride=2)
-    return _create_wavemix('wavemix_lite_256_7_s2', pretrained=pretrained, **dict(model_args, **kwargs))
+    model_args = dict(dim=256, depth=7, block_type='lite', stem_stride=2)
+    return _create_wavemix('wavemix_lite_256_7_s2', pretrained, model_args, **kwargs)
 
 
 @register_model
 def wavemix_lite_144_7(pretrained: bool = False, **kwargs: Any) -> WaveMix:
     """WaveMix-Lite-144/7, of the official weights."""
-    model_args = dict(dim=144, depth=7, block=WaveMixLiteBlock, levels=1)
-    return _create_wavemix('wavemix_lite_144_7', pretrained=pretrained, **dict(model_args, **kwargs))
+    return _create_wavemix('wavemix_lite_144_7', pretrained, dict(dim=144, depth=7, block_type='lite'), **kwargs)
 
 
 @register_model
 def wavemix_lite_320_8(pretrained: bool = False, **kwargs: Any) -> WaveMix:
     """WaveMix-Lite-320/8, of the official weights."""
-    model_args = dict(dim=320, depth=8, block=WaveMixLiteBlock, levels=1)
-    return _create_wavemix('wavemix_lite_320_8', pretrained=pretrained, **dict(model_args, **kwargs))
+    return _create_wavemix('wavemix_lite_320_8', pretrained, dict(dim=320, depth=8, block_type='lite'), **kwargs)
 
 
 @register_model
 def wavemix_lite_256_8(pretrained: bool = False, **kwargs: Any) -> WaveMix:
     """WaveMix-Lite-256/8, of the official weights."""
-    model_args = dict(dim=256, depth=8, block=WaveMixLiteBlock, levels=1)
-    return _create_wavemix('wavemix_lite_256_8', pretrained=pretrained, **dict(model_args, **kwargs))
+    return _create_wavemix('wavemix_lite_256_8', pretrained, dict(dim=256, depth=8, block_type='lite'), **kwargs)
 
 
 @register_model
 def wavemix_lite_256_10(pretrained: bool = False, **kwargs: Any) -> WaveMix:
     """WaveMix-Lite-256/10, of the official weights."""
-    model_args = dict(dim=256, depth=10, block=WaveMixLiteBlock, levels=1)
-    return _create_wavemix('wavemix_lite_256_10', pretrained=pretrained, **dict(model_args, **kwargs))
+    return _create_wavemix('wavemix_lite_256_10', pretrained, dict(dim=256, depth=10, block_type='lite'), **kwargs)
 
 
 @register_model
 def wavemix_lite_256_12(pretrained: bool = False, **kwargs: Any) -> WaveMix:
     """WaveMix-Lite-256/12, of the official weights."""
-    model_args = dict(dim=256, depth=12, block=WaveMixLiteBlock, levels=1)
-    return _create_wavemix('wavemix_lite_256_12', pretrained=pretrained, **dict(model_args, **kwargs))
+    return _create_wavemix('wavemix_lite_256_12', pretrained, dict(dim=256, depth=12, block_type='lite'), **kwargs)
 
 
 @register_model
 def wavemix_lite_192_16_p4(pretrained: bool = False, **kwargs: Any) -> WaveMix:
     """WaveMix-Lite-192/16 with patches of 4x4 pixels, of the official weights."""
-    model_args = dict(dim=192, depth=16, block=WaveMixLiteBlock, levels=1, patch_size=4)
-    return _create_wavemix('wavemix_lite_192_16_p4', pretrained=pretrained, **dict(model_args, **kwargs))
+    model_args = dict(dim=192, depth=16, block_type='lite', patch_size=4)
+    return _create_wavemix('wavemix_lite_192_16_p4', pretrained, model_args, **kwargs)
 
 
 @register_model
 def wavemix_192_16_l3_p4(pretrained: bool = False, **kwargs: Any) -> WaveMix:
     """WaveMix-192/16 with 3 cascaded levels and patches of 4x4 pixels, of the official weights."""
-    model_args = dict(dim=192, depth=16, block=WaveMixCascadeBlock, levels=3, patch_size=4)
-    return _create_wavemix('wavemix_192_16_l3_p4', pretrained=pretrained, **dict(model_args, **kwargs))
+    model_args = dict(dim=192, depth=16, block_type='cascade', levels=3, patch_size=4)
+    return _create_wavemix('wavemix_192_16_l3_p4', pretrained, model_args, **kwargs)
 
 
 @register_model
 def wavemix_256_16_l3_p4(pretrained: bool = False, **kwargs: Any) -> WaveMix:
     """WaveMix-256/16 with 3 cascaded levels and patches of 4x4 pixels, of the official weights."""
-    model_args = dict(dim=256, depth=16, block=WaveMixCascadeBlock, levels=3, patch_size=4)
-    return _create_wavemix('wavemix_256_16_l3_p4', pretrained=pretrained, **dict(model_args, **kwargs))
+    model_args = dict(dim=256, depth=16, block_type='cascade', levels=3, patch_size=4)
+    return _create_wavemix('wavemix_256_16_l3_p4', pretrained, model_args, **kwargs)
 
 
 @register_model
 def wavemix_256_16_l4(pretrained: bool = False, **kwargs: Any) -> WaveMix:
     """WaveMix-256/16 with 4 cascaded levels and stem strides of 2, of the official weights."""
-    model_args = dict(dim=256, depth=16, block=WaveMixCascadeBlock, levels=4, stem_stride=2)
-    return _create_wavemix('wavemix_256_16_l4', pretrained=pretrained, **dict(model_args, **kwargs))
+    model_args = dict(dim=256, depth=16, block_type='cascade', levels=4, stem_stride=2)
+    return _create_wavemix('wavemix_256_16_l4', pretrained, model_args, **kwargs)
 
 
 @register_model
 def wavemix_256_12_l2_p8(pretrained: bool = False, **kwargs: Any) -> WaveMix:
     """WaveMix-256/12 with 2 cascaded levels and patches of 8x8 pixels, of the official weights."""
-    model_args = dict(dim=256, depth=12, block=WaveMixCascadeBlock, levels=2, patch_size=8)
-    return _create_wavemix('wavemix_256_12_l2_p8', pretrained=pretrained, **dict(model_args, **kwargs))
+    model_args = dict(dim=256, depth=12, block_type='cascade', levels=2, patch_size=8)
+    return _create_wavemix('wavemix_256_12_l2_p8', pretrained, model_args, **kwargs)
+
+
+@register_model
+def fnet2d_64_5(pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    """2D FNet-64/5 (table 1 of the paper)."""
+    return _create_wavemix('fnet2d_64_5', pretrained, dict(dim=64, depth=5, block_type='fnet'), **kwargs)
+
+
+@register_model
+def fnet2d_128_5(pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    """2D FNet-128/5 (table 1 of the paper)."""
+    return _create_wavemix('fnet2d_128_5', pretrained, dict(dim=128, depth=5, block_type='fnet'), **kwargs)
+
+
+@register_model
+def mlp_mixer2d_64_5(pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    """2D MLP-Mixer-64/5 (table 1 of the paper)."""
+    return _create_wavemix('mlp_mixer2d_64_5', pretrained, dict(dim=64, depth=5, block_type='mixer'), **kwargs)
+
+
+@register_model
+def mlp_mixer2d_128_5(pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    """2D MLP-Mixer-128/5 (table 1 of the paper)."""
+    return _create_wavemix('mlp_mixer2d_128_5', pretrained, dict(dim=128, depth=5, block_type='mixer'), **kwargs)

@@ -143,7 +143,7 @@ def test_docs_have_a_row_for_each_recipe_with_the_papers_figures():
 @pytest.mark.parametrize('name', LAYOUTS)
 def test_train_script_runs_the_recipe_on_data_of_its_layout(name, tmp_path):
     if not os.environ.get('TIMM_CHECKOUT'):
-        pytest.skip('TIMM_CHECKOUT names no clone of timm: get one with `python scripts/clone_timm.py`')
+        pytest.skip('TIMM_CHECKOUT names no clone of timm: get one with `timm-wavemix clone-timm`')
     checkout = Path(os.environ['TIMM_CHECKOUT']).resolve()
     write_data(name, tmp_path / 'data')
     args = ['--dataset', f'hfds/{tmp_path / "data"}'] if name == 'tiny_imagenet' else []

@@ -175,7 +175,7 @@ def test_too_few_images_are_told(run, tmp_path):
 @pytest.mark.slow
 def test_the_real_train_script_trains_a_row(run, tmp_path):
     if not os.environ.get('TIMM_CHECKOUT'):
-        pytest.skip('TIMM_CHECKOUT names no clone of timm: get one with `python scripts/clone_timm.py`')
+        pytest.skip('TIMM_CHECKOUT names no clone of timm: get one with `timm-wavemix clone-timm`')
     write_data('emnist_letters', tmp_path / 'data' / 'emnist_letters')
     out = run(
         '--table', 2, '--data-sets', 'emnist_letters', '--models', 'wavemix_lite_128_7', '--epochs', 1, '--seeds', 1,

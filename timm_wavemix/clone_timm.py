@@ -1,13 +1,9 @@
-"""Clone timm's repository at the tag of the installed timm.
-
-timm's wheel lacks its scripts, such as train.py. The tests of them (tests/integration/test_timm_scripts.py) take the
-clone from the environment variable TIMM_CHECKOUT.
-"""
+"""Clone timm's repository at the tag of the installed timm: its wheel lacks the scripts, such as train.py."""
 import argparse
-import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import List, Optional
 
 import timm
 
@@ -23,17 +19,17 @@ def clone(folder: Path, url: str = URL) -> None:
         url: What to clone.
 
     Raises:
-        OSError: The folder exists, there is no git, or git fails.
+        OSError: The folder exists, git is not installed, or git fails.
     """
     if folder.exists():
-        raise FileExistsError(f'{folder} is already there: remove it, or name another folder.')
+        raise FileExistsError(f"'{folder}' is already there: remove it, or name another folder.")
     try:
         subprocess.run(
             ['git', '-c', 'advice.detachedHead=false', 'clone', '--quiet', '--depth', '1', '--branch', TAG, url,
              folder],
             check=True, stderr=subprocess.PIPE, text=True)
     except FileNotFoundError as error:
-        raise OSError('there is no git: install it (on Debian with "apt install git").') from error
+        raise OSError('git is not installed: install it (on Debian with `apt install git`).') from error
     except subprocess.CalledProcessError as error:
         reason = ' '.join(error.stderr.split())
         raise OSError(
@@ -41,30 +37,16 @@ def clone(folder: Path, url: str = URL) -> None:
             f'({reason}).') from error
 
 
-def main() -> None:
-    description, epilog = __doc__.split('\n\n', 1)
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def main(argv: Optional[List[str]] = None, prog: Optional[str] = None) -> None:
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument(
-        'folder',
-        metavar='DIR',
-        nargs='?',
-        type=Path,
-        default='pytorch-image-models',
-        help='folder to write, which must not exist (default: %(default)s)',
-    )
+        'folder', metavar='DIR', nargs='?', type=Path, default='pytorch-image-models',
+        help='folder to write, which must not exist (default: %(default)s)')
     parser.add_argument('--url', default=URL, help='repository to clone (default: %(default)s)')
-    args = parser.parse_args()
-    print(f'Cloning {TAG} of {args.url} ...')
+    args = parser.parse_args(argv)
+    print(f'Cloning {TAG} of {args.url} ...', flush=True)
     try:
         clone(args.folder, args.url)
     except OSError as error:
         sys.exit(f'{parser.prog}: {error}')
-    print(f'Done. For the tests:\nexport TIMM_CHECKOUT={shlex.quote(str(args.folder.resolve()))}')
-
-
-if __name__ == '__main__':
-    main()
+    print(f'{args.folder}: timm {timm.__version__}')
