@@ -6,12 +6,13 @@ model itself are taken from it, and names, shapes and types of its weights are c
 import argparse
 import errno
 import inspect
+import itertools
 import json
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Tuple, Union, cast
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union, cast
 
 import timm
 import torch
@@ -27,31 +28,26 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from .wavemix import WaveMix, checkpoint_filter_fn
 
 WEIGHT_FILES = 'model.safetensors', 'pytorch_model.bin'  # of a folder, as save_for_hf names them
-FACTORY_ARGS = {  # say where weights come from and go to, not what the model is
-    *inspect.signature(timm.create_model).parameters, *inspect.signature(build_model_with_cfg).parameters}
+FACTORY_ARGS = {  # say where a model and its weights come from, not what it is
+    'device', 'dtype', *inspect.signature(timm.create_model).parameters,
+    *inspect.signature(build_model_with_cfg).parameters}
 
 
 @dataclass(frozen=True)
 class Source:
-    """A model and what is known of it.
+    """A model, in eval mode, whose `pretrained_cfg` has the preprocessing of its training, and what is known of it.
 
     Attributes:
-        model: The model with its weights, in eval mode. Its `pretrained_cfg` has the preprocessing of its training.
         tensors: The weights as they are in the source's file, by the names of the model.
         model_args: Arguments that build the model.
-        hparams: The arguments of its training, if they are known.
-        config: The folder's config.json, if there is one.
+        hparams: The arguments of its training, from a checkpoint.
+        config: The content of config.json, from a folder.
     """
     model: nn.Module
     tensors: Dict[str, torch.Tensor]
     model_args: Dict[str, Any] = field(default_factory=dict)
     hparams: Dict[str, Any] = field(default_factory=dict)
     config: Dict[str, Any] = field(default_factory=dict)
-
-
-def config_of(model: nn.Module) -> Dict[str, Any]:
-    """The `pretrained_cfg` that timm gives every model."""
-    return cast(Dict[str, Any], model.pretrained_cfg)
 
 
 def load_model(source: str, use_ema: bool = False) -> nn.Module:
@@ -66,10 +62,9 @@ def load_model(source: str, use_ema: bool = False) -> nn.Module:
         The model in eval mode, whose `pretrained_cfg` has the preprocessing of its training.
 
     Raises:
-        OSError: There is no such file, or it cannot be read or fetched.
-        RuntimeError: The weights of a name cannot be fetched.
-        ValueError: `source` is none of these, or its weights are damaged, would run code, are not of the model that it
-            names or not finite, or it has none of the kind asked for.
+        OSError, RuntimeError: A file is missing, or cannot be read or fetched.
+        ValueError: `source` is none of these, or its weights are damaged, would run code, are not finite or not of the
+            model that it names, or it has none of the kind asked for.
     """
     return load_source(source, use_ema).model
 
@@ -80,56 +75,33 @@ def load_checkpoint(file: Union[str, Path], use_ema: bool = False) -> nn.Module:
 
 
 def load_source(source: str, use_ema: bool = False, weights: Optional[Path] = None) -> Source:
-    """Load a trained model and what is known of it.
-
-    Args:
-        source, use_ema: As of `load_model`.
-        weights: File to read the weights of a name from, instead of the package's or the Hub's.
-
-    Raises:
-        OSError, RuntimeError, ValueError: As `load_model`.
-    """
+    """As `load_model`, with what else is known; `weights` is a file to read instead of that of a name."""
     path = Path(source.removeprefix('local-dir:'))
-    if path.is_file() and not is_name(source):
+    named = is_name(source)
+    if path.is_file() and not named:
         return _load_checkpoint(path, use_ema)
     if use_ema:
         raise ValueError(f"'{source}' is not a checkpoint of train.py and has no EMA weights: leave out --use-ema.")
-    if is_name(source):
-        return _load_name(source, weights)
+    if named and not registered_cfg(source).has_weights:
+        raise ValueError(f"'{source}' has no weights: train it, and give the checkpoint.")
+    if named and not is_own(source):
+        model = timm.create_model(source, pretrained=True).eval()
+        return Source(model, model.state_dict())
+    if named:
+        return _build(source, {}, _read_named(source, weights or weights_file(source)), source)
     if path.is_dir():
         return _load_folder(path, read_weights(path), str(path))
-    if source.startswith(('hf-hub:', 'hf_hub:')):
+    if source.startswith('hf-hub:'):
         repo_id = source.partition(':')[2]
-        return _load_folder(
-            Path(download_from_hf(repo_id, 'config.json')).parent, load_state_dict_from_hf(repo_id), source)
+        folder = Path(download_from_hf(repo_id, 'config.json')).parent
+        return _load_folder(folder, load_state_dict_from_hf(repo_id), source)
     raise ValueError(
         f"'{source}' is not a model name, a file or a folder: give a name of timm.list_models('wavemix*', "
         'pretrained=True), a checkpoint of train.py or a folder of timm.models.save_for_hf.')
 
 
-def registered_cfg(name: str) -> PretrainedCfg:
-    """What is registered of a model, by its name with or without tag.
-
-    Raises:
-        ValueError: There is no such model or tag.
-    """
-    try:
-        return cast(PretrainedCfg, timm.get_pretrained_cfg(name, allow_unregistered=False))
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
-
-
-def is_own(name: str) -> bool:
-    """Whether a name is of a model of this package."""
-    return timm.is_model(name) and model_entrypoint(name).__module__.partition('.')[0] == __package__
-
-
 def is_name(source: str) -> bool:
-    """Whether it is the name of a registered model, not a path.
-
-    Raises:
-        ValueError: It is both.
-    """
+    """Whether it is the name of a registered model and not a path; raises ValueError if it is both."""
     if '/' in source or ':' in source or not timm.is_model(source):
         return False
     if Path(source).exists():
@@ -137,43 +109,52 @@ def is_name(source: str) -> bool:
     return True
 
 
-def _load_name(name: str, weights: Optional[Path]) -> Source:
-    if not registered_cfg(name).has_weights:
-        raise ValueError(f"'{name}' has no weights: train it, and give the checkpoint.")
-    if not is_own(name):
-        model = timm.create_model(name, pretrained=True).eval()
-        return Source(model, model.state_dict())
-    return _build(name, {}, read_weights(weights or weights_file(name)), name)
+def is_own(name: str) -> bool:
+    """Whether it is the name of a model of this package."""
+    return timm.is_model(name) and model_entrypoint(name).__module__.partition('.')[0] == __package__
+
+
+def registered_cfg(name: str) -> PretrainedCfg:
+    """What is registered of a model, by its name with or without tag; raises ValueError if there is none."""
+    try:
+        return cast(PretrainedCfg, timm.get_pretrained_cfg(name, allow_unregistered=False))
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+
+
+def config_of(model: nn.Module) -> Dict[str, Any]:
+    """The `pretrained_cfg` that timm gives every model."""
+    return cast(Dict[str, Any], model.pretrained_cfg)
 
 
 def weights_file(name: str) -> Path:
-    """The file with the weights of a model of this package: the package's own, or in the cache of the Hub's files.
-
-    Raises:
-        RuntimeError: They cannot be fetched.
-    """
+    """The weights of a model of this package: its own file, or one in the cache of the Hub's, fetched if need be."""
     cfg = registered_cfg(name)
     if cfg.file:
         return Path(cfg.file)
-    repo_id, organisation = str(cfg.hf_hub_id), os.environ.get('TIMM_WAVEMIX_HUB_ORG')
+    repo_id, org = str(cfg.hf_hub_id), os.environ.get('TIMM_WAVEMIX_HUB_ORG')
     try:
         return Path(download_from_hf(repo_id, cfg.hf_hub_filename or WEIGHT_FILES[0]))
     except Exception as error:
-        where = ', which TIMM_WAVEMIX_HUB_ORG names' if repo_id.partition('/')[0] == organisation else ''
+        where = ', which TIMM_WAVEMIX_HUB_ORG names' if repo_id.partition('/')[0] == org else ''
         raise RuntimeError(
             f"The weights of '{name}' could not be fetched from {repo_id}{where}: {one_line(error)}.") from error
 
 
+def _read_named(name: str, file: Path) -> Any:
+    try:
+        return read_weights(file)
+    except ValueError as error:
+        cfg = registered_cfg(name)
+        hint = '' if cfg.file else f' If the Hub has it whole, `hf cache rm model/{cfg.hf_hub_id}` removes this copy.'
+        raise ValueError(f'{error}{hint}') from error
+
+
 def _load_folder(folder: Path, state_dict: Any, source: str) -> Source:
     config = read_json(folder / 'config.json')
-    if not isinstance(config, dict) or not isinstance(config.get('architecture'), str):
-        raise ValueError(
-            f"The config.json of '{source}' has no 'architecture': write it with timm.models.save_for_hf.")
     with _blame(f"The config.json of '{source}' gives no model, write it with timm.models.save_for_hf"):
         cfg, name, model_args = load_model_config_from_path(folder)
-        for key in 'url', 'hf_hub_id', 'hf_hub_filename', 'state_dict':
-            cfg.pop(key, None)
-    loaded = _build(name, model_args, state_dict, source, config=config, pretrained_cfg=cfg)
+    loaded = _build(name, model_args, state_dict, source, dict(pretrained_cfg=cfg), config=config)
     # timm builds by model_args alone, and would give another model than the one that was trained
     built = dict(get_model_args(loaded.model), num_features=loaded.model.num_features)
     for key in 'num_classes', 'num_features', 'global_pool':
@@ -194,7 +175,6 @@ def _load_checkpoint(file: Path, use_ema: bool) -> Source:
             'folder of timm.models.save_for_hf.')
     if use_ema and not checkpoint.get('state_dict_ema'):
         raise ValueError(f"'{file}' has no EMA weights: leave out --use-ema, or train with --model-ema.")
-    state_dict = checkpoint['state_dict_ema' if use_ema else 'state_dict']
     with _blame(f"The arguments of the training in '{file}' give no model"):
         name, cfg, model_args = _trained_from(args['model'])
         # as train.py builds it; older ones had not all of these arguments
@@ -202,9 +182,10 @@ def _load_checkpoint(file: Path, use_ema: bool) -> Source:
             model_args, in_chans=args.get('in_chans') or (args.get('input_size') or [3])[0],
             num_classes=args.get('num_classes'), global_pool=args.get('gp'), **(args.get('model_kwargs') or {}))
         model_args = {k: v for k, v in model_args.items() if v is not None}
+    others = dict(tag=None, label_names=None, label_descriptions=None, license=None)  # are of other weights
     loaded = _build(
-        name, model_args, state_dict, str(file), hparams=args, pretrained_cfg=cfg,
-        pretrained_cfg_overlay=dict(tag=None, label_names=None, label_descriptions=None, license=None))  # of others
+        name, model_args, checkpoint['state_dict_ema' if use_ema else 'state_dict'], str(file),
+        dict(pretrained_cfg=cfg, pretrained_cfg_overlay=others), hparams=args)
     with _blame(f"The arguments of the training in '{file}' give no preprocessing"):
         config_of(loaded.model).update(
             resolve_input_data_config(loaded.model, args), num_classes=loaded.model.num_classes, pool_size=None)
@@ -212,7 +193,7 @@ def _load_checkpoint(file: Path, use_ema: bool) -> Source:
 
 
 def _trained_from(model: str) -> Tuple[str, Optional[Dict[str, Any]], Dict[str, Any]]:
-    """The architecture that train.py had for --model, with its config and arguments if they came with a folder."""
+    """The architecture of train.py's --model, with its config and arguments if they came with a folder."""
     source, name = parse_model_name(model)
     if source is None:
         return name, None, {}
@@ -228,35 +209,33 @@ def _trained_from(model: str) -> Tuple[str, Optional[Dict[str, Any]], Dict[str, 
 
 
 def _build(
-        name: str,
-        model_args: Dict[str, Any],
-        state_dict: Any,
-        source: str,
-        hparams: Optional[Dict[str, Any]] = None,
-        config: Optional[Dict[str, Any]] = None,
-        **kwargs: Any,
-) -> Source:
+        name: str, model_args: Dict[str, Any], state_dict: Any, source: str,
+        cfg: Optional[Dict[str, Any]] = None, **known: Any) -> Source:
     """Build the model and load all weights as they are: timm would adapt those of other classes or channels."""
     if not timm.is_model(name):
-        raise ValueError(f"'{name}' of '{source}' is not a model that is registered: import the package that has it.")
+        raise ValueError(f"The model '{name}' of '{source}' is not registered: import the package that has it.")
+    built = itertools.count()
+
+    def limit(*_: Any) -> None:
+        if next(built) > 2 * len(state_dict) + 1000:  # layers may be replaced while a model is built
+            raise ValueError('it has more parameters than there are tensors')
+
     with _blame(f"The weights of '{source}' do not fit the arguments of its model"):
-        size = sum(tensor.numel() for tensor in state_dict.values() if isinstance(tensor, torch.Tensor))
-        _check_args(type(timm.create_model(name, device='meta')), model_args, size)
-        with _at_most_parameters(len(state_dict)):
-            on_meta = timm.create_model(name, device='meta', **kwargs, **model_args)
+        _check_args(name, model_args, sum(v.numel() for v in state_dict.values() if isinstance(v, torch.Tensor)))
+        with register_module_parameter_registration_hook(limit):
+            on_meta = timm.create_model(name, device='meta', **(cfg or {}), **model_args)
         tensors = _fit(state_dict, on_meta)
-        model = timm.create_model(name, **kwargs, **model_args)
+        model = timm.create_model(name, **(cfg or {}), **model_args)
         model.load_state_dict(tensors)
-    return Source(model.eval(), tensors, model_args, hparams or {}, config or {})
+    return Source(model.eval(), tensors, model_args, **known)
 
 
-def _check_args(model_cls: type, model_args: Dict[str, Any], size: int) -> None:
+def _check_args(name: str, model_args: Dict[str, Any], size: int) -> None:
     """Refuse what is not an argument of the model, and what would make it larger than `size` numbers."""
-    known = {name for cls in model_cls.__mro__[:-1] for name in inspect.signature(cls).parameters}
-    is_ours = model_cls.__module__.partition('.')[0] == __package__
+    own = inspect.signature(WaveMix).parameters
     for key in model_args:
-        if key in ('device', 'dtype') or (key not in known and (is_ours or key in FACTORY_ARGS)):
-            raise ValueError(f"'{key}' is not an argument of {model_cls.__name__}")
+        if key in FACTORY_ARGS or (is_own(name) and key not in own):
+            raise ValueError(f"'{key}' is not an argument of {name}")
 
     def check_int(digits: str) -> None:
         if int(digits) > size:
@@ -265,49 +244,22 @@ def _check_args(model_cls: type, model_args: Dict[str, Any], size: int) -> None:
     json.loads(json.dumps(model_args), parse_int=check_int)
 
 
-@contextmanager
-def _at_most_parameters(count: int) -> Iterator[None]:
-    """Stop a model that gets more parameters than there are tensors, which could take all memory on the meta device."""
-    left = 2 * count + 1000  # layers may be replaced while a model is built
-
-    def count_down(*_: Any) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise ValueError(f'it has more parameters than the {count} tensors of the file')
-
-    hook = register_module_parameter_registration_hook(count_down)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
 def _fit(state_dict: Dict[str, Any], model: nn.Module) -> Dict[str, torch.Tensor]:
     """The tensors by the names of the model, all of which the model can hold as they are."""
     own = model.state_dict()
     given = checkpoint_filter_fn(state_dict, model) if isinstance(model, WaveMix) else clean_state_dict(state_dict)
-    shapes = {k: getattr(v, 'shape', None) for k, v in given.items()}
-    misfits = [k for k in {**own, **given} if k not in own or shapes.get(k) != own[k].shape]
+    misfits = [k for k in {**own, **given} if k not in own or getattr(given.get(k), 'shape', None) != own[k].shape]
     if misfits:
-        raise ValueError(
-            f'{len(misfits)} keys or shapes differ, first {", ".join(misfits[:3])}: give the arguments that it was '
-            'trained with')
+        raise ValueError(f'{len(misfits)} keys or shapes differ, first {", ".join(misfits[:3])}')
     for name, tensor in given.items():
-        dtype = own[name].dtype
-        if not dtype.is_floating_point or not tensor.is_floating_point():
-            exact = tensor.dtype == dtype
-        else:
-            numbers = tensor.double()  # which holds every other floating type exactly
-            if not numbers.isfinite().all():
-                raise ValueError(f'{name} is not finite: take a checkpoint from before the training diverged')
-            exact = torch.equal(numbers, tensor.to(dtype).double())
+        exact, dtype = tensor.dtype == own[name].dtype, own[name].dtype
+        if tensor.is_floating_point() and dtype.is_floating_point:
+            if not tensor.double().isfinite().all():
+                raise ValueError(f'{name} is not finite, take a checkpoint from before the training diverged')
+            exact = torch.equal(tensor.double(), tensor.to(dtype).double())  # double holds all other types exactly
         if not exact:
-            raise ValueError(f'{name} is {tensor.dtype}, which the model cannot hold exactly as {dtype}')
+            raise ValueError(f'{name} is {tensor.dtype}, which {dtype} cannot hold exactly')
     return given
-
-
-# Files
 
 
 def read_weights(path: Path) -> Any:
@@ -322,36 +274,24 @@ def read_weights(path: Path) -> Any:
         file = next((path / name for name in WEIGHT_FILES if (path / name).is_file()), path / WEIGHT_FILES[0])
     if not file.stat().st_size:
         raise ValueError(f"'{file}' is empty: write or fetch it again.")
-    try:
-        if file.suffix == '.safetensors':
-            return load_file(file)
-        with torch.serialization.safe_globals([argparse.Namespace]):  # of timm's train.py
+    code: List[str] = []
+    with torch.serialization.safe_globals([argparse.Namespace]):  # of timm's train.py
+        try:
+            if file.suffix == '.safetensors':
+                return load_file(file)
             return torch.load(file, map_location='cpu', weights_only=True)
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which torch gets when a file is cut off
-            raise
-        code = _code_in(file)
-        raise ValueError(
-            f"'{file}' would run code ({', '.join(code)}), so it was not read: save the weights alone." if code else
-            f"'{file}' is damaged or does not hold weights ({one_line(error)}): write or fetch it again."
-        ) from error
-
-
-def _code_in(file: Path) -> list[str]:
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    except Exception:
-        return []
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which torch gets from a file cut off
+                raise
+            with suppress(Exception):
+                code = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+            raise ValueError(
+                f"'{file}' would run code ({', '.join(code)}), so it was not read: save the weights alone." if code else
+                f"'{file}' is damaged or holds no weights ({one_line(error)}): write or fetch it again.") from error
 
 
 def read_json(file: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        OSError: There is no such file, or it cannot be read.
-        ValueError: It is not JSON in UTF-8.
-    """
+    """Read a JSON file; raises OSError if it cannot be read, and ValueError if it is not JSON in UTF-8."""
     with _blame(f"'{file}' is not JSON in UTF-8"):
         return json.loads(file.read_text(encoding='utf-8'))
 
@@ -368,5 +308,5 @@ def _blame(what: str) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """The text of an error on one line."""
+    """The text of an error on one line, without a full stop."""
     return ' '.join(str(error).split()).rstrip('.') or type(error).__name__

@@ -1,0 +1,70 @@
+"""Whose fault it is: one sentence for an error of the Hub, of its storage, of what lies between, or of this machine."""
+import errno
+import json
+import os
+import re
+from typing import Any, Optional
+from urllib.parse import urlsplit
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import OfflineModeIsEnabled
+
+from ..checkpoints import one_line
+
+
+def explain(error: BaseException) -> str:
+    """Who failed and a hint at the fix, with what the server or the library says itself."""
+    response, reason, endpoint = _response_of(error), one_line(error), HfApi().endpoint
+    kinds = ' '.join(f'{kind.__module__}.{kind.__name__}' for kind in type(error).__mro__)
+    if response is not None:
+        return _explain_response(response, str(getattr(error, 'server_message', None) or ''), endpoint)
+    if isinstance(error, json.JSONDecodeError):
+        return f'{endpoint} does not answer as the Hub, perhaps a login page does ({reason}): open it in a browser.'
+    if isinstance(error, (AttributeError, KeyError, TypeError)):
+        return f'the answer of the Hub lacks an entry ({reason}): run the command again later.'
+    if re.search('xet|xorb', reason, re.IGNORECASE):
+        return f'the transfer by Xet failed ({reason}): set HF_HUB_DISABLE_XET=1 to upload without it.'
+    if 'ProxyError' in kinds:
+        return f'the proxy does not connect to the Hub ({reason}): check HTTPS_PROXY.'
+    if 'httpx' in kinds or (isinstance(error, OSError) and isinstance(error, (ConnectionError, TimeoutError))):
+        fix = '' if isinstance(error, OfflineModeIsEnabled) else ': check the network, and HF_ENDPOINT if it is set'
+        return f'{endpoint} cannot be reached ({reason}){fix}.'
+    if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT) or 'No space left' in reason:
+        return f'the disk of this machine is full ({reason}): free some space, or set TMPDIR to a folder elsewhere.'
+    return f'this machine fails ({reason}).' if isinstance(error, OSError) else f'{reason}.'
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the server said no, after which nothing has changed there."""
+    response = _response_of(error)
+    return response is not None and 400 <= response.status_code < 500 and response.status_code != 408
+
+
+def _response_of(error: Optional[BaseException]) -> Any:
+    while error is not None and getattr(error, 'response', None) is None:
+        error = error.__cause__
+    return getattr(error, 'response', None)
+
+
+def _explain_response(response: Any, message: str, endpoint: str) -> str:
+    status, url = response.status_code, urlsplit(str(response.request.url))
+    is_page = 'text/html' in response.headers.get('content-type', '')
+    said = f"{status} {' '.join(message.split()) if message and not is_page else response.reason_phrase}"
+    if status == 407:
+        return f'the proxy wants a login ({said}): put it into HTTPS_PROXY.'
+    if status == 511 or status < 400 or (is_page and status < 500 and status != 429):
+        return f'a page of the network, for a login or of a firewall, answers for {url.netloc} ({said}): open it.'
+    if 'xet' in url.path or 'xet' in message.lower():
+        return f'Xet refuses the transfer ({said}): set HF_HUB_DISABLE_XET=1 to upload without it.'
+    if url.netloc != urlsplit(endpoint).netloc:
+        return f'the storage at {url.netloc} refuses or fails ({said}): run the command again later.'
+    if status == 401:
+        fix = 'set HF_TOKEN to a valid token' if os.environ.get('HF_TOKEN') else 'run `hf auth login`'
+        return f'the Hub does not accept the token ({said}): {fix}.'
+    if status == 404:
+        return f'the Hub does not find it, or not for this token ({said}): check the name, and `hf auth whoami`.'
+    if status == 412:
+        return f'the branch moved meanwhile ({said}): run the command again.'
+    if status in (408, 429) or status >= 500:
+        return f'the Hub {"limits requests" if status == 429 else "fails"} ({said}): run the command again later.'
+    return f'the Hub refuses ({said}).'

@@ -1,0 +1,183 @@
+"""The files of a repository: model.safetensors, config.json, the card, and the arguments of a training."""
+import json
+import re
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import timm
+import torch
+import yaml
+from huggingface_hub import HfApi, ModelCard
+from PIL import Image
+from safetensors.torch import load_file
+from timm.data import create_transform, resolve_model_data_config
+from timm.models._hub import save_for_hf
+
+from ..checkpoints import (
+    Source,
+    config_of,
+    is_name,
+    is_own,
+    load_source,
+    one_line,
+    read_weights,
+    registered_cfg,
+    weights_file,
+)
+from .card import IMAGE_MODES, make_card
+from .metadata import check_text, hub_configs, label_list, read_metadata
+
+PRIVATE_KEY = re.compile(
+    'auth|credential|email|key|passw|secret|token|user|wandb|^config$|^data$|dir$|device|distributed|'
+    'initial_checkpoint|map$|output|path|rank|resume|url|world_size', re.IGNORECASE)
+PLAIN = re.compile(r'(?!.*hf_)(?!.*\.[A-Za-z]\w*$)[\w.,+=() -]*')  # no token of the Hub, file, path, URL or address
+PUBLIC_NAME = re.compile(r'[\w.-]+|(hf-hub:|(hfds|hfids|tfds|torch|wds)/)[\w./@-]+')  # of models and data sets
+
+
+def write_files(
+        source: str, repo_id: str, folder: Path, use_ema: bool = False, config: Optional[Path] = None,
+        weights: Optional[Path] = None, token: str = '') -> List[str]:
+    """Write the files of a repository, and check that timm reads from them what the source holds.
+
+    Args:
+        source, use_ema, weights: As of `load_source`.
+        repo_id: Repository that the files are for.
+        folder: Where to write them.
+        config: YAML file with what the model can't know. The default is that of hub_configs/ if `source` is a name.
+        token: Secret that must not be in the files.
+
+    Returns:
+        Sentences on what was left out.
+
+    Raises:
+        OSError, RuntimeError, ValueError: As `load_source` and `read_metadata`, the model is not one of this package,
+            or the files cannot be written or do not give the same model.
+    """
+    loaded = _load(source, use_ema, weights)
+    cfg = config_of(loaded.model)
+    if config is None and is_name(source):
+        published = hub_configs() / f"{cfg['architecture']}.{cfg['tag']}.yaml"
+        config = published if published.exists() else None
+    metadata = read_metadata(config) if config else {}
+    names, notes = _label_names(loaded, metadata, source, config)
+    for key in 'label_names', 'label_descriptions':  # save_for_hf would write names twice, descriptions are of names
+        cfg.pop(key, None)
+    save_for_hf(
+        loaded.model, str(folder), model_config=dict(label_names=names), model_args=loaded.model_args,
+        safe_serialization=True)
+    saved = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
+    saved['model_args'].pop('num_classes', None)  # transformers passes it beside the other, and fails
+    (folder / 'config.json').write_text(json.dumps(saved, indent=2), encoding='utf-8')
+    cfg['label_names'] = names
+    _check_same(loaded, folder, source)
+
+    card = Path(source) / 'README.md'
+    if card.is_file():  # somebody wrote it, the Hub will validate it
+        try:
+            check_text(card.read_text(encoding='utf-8'), 'it')
+            ModelCard(card.read_text(encoding='utf-8'))
+        except Exception as error:
+            raise ValueError(f"'{card}' cannot be sent: {one_line(error)}.") from error
+        (folder / 'README.md').write_bytes(card.read_bytes())
+    else:
+        make_card(loaded.model, repo_id, metadata).save(folder / 'README.md')
+    if loaded.hparams:
+        hparams = {
+            key: value for key, value in sorted(loaded.hparams.items()) if _is_public(key, {key: value}, token)}
+        text = yaml.safe_dump(json.loads(json.dumps(hparams, default=str)))
+        (folder / 'train_hparams.yaml').write_text(text, encoding='utf-8')
+    return notes
+
+
+def _load(source: str, use_ema: bool, weights: Optional[Path]) -> Source:
+    if is_name(source) and is_own(source) and not weights:
+        _check_cache(source)
+    loaded = load_source(source, use_ema, weights)
+    architecture = config_of(loaded.model)['architecture']
+    if not is_own(architecture):
+        raise ValueError(f"'{source}' is a {architecture}: push other models with timm.models.push_to_hf_hub.")
+    if not loaded.model.num_classes:
+        raise ValueError(f"'{source}' has no classifier: push the model with its head.")
+    return loaded
+
+
+def _check_cache(name: str) -> None:
+    """Compare weights that were fetched from the Hub with what it has, if it can be asked."""
+    repo_id = registered_cfg(name).hf_hub_id
+    if not repo_id:
+        return
+    file = weights_file(name)
+    try:
+        damaged = [m['path'] for m in HfApi().verify_repo_checksums(repo_id).mismatches]
+    except Exception:
+        return
+    if any(file.as_posix().endswith(f'/{path}') for path in damaged):
+        raise ValueError(f"'{file}' is not what the Hub has: remove it with `hf cache rm model/{repo_id}`.")
+
+
+def _label_names(
+        loaded: Source, metadata: Dict[str, Any], source: str, config: Optional[Path],
+) -> Tuple[Optional[List[str]], List[str]]:
+    """The names of the classes, in order, if it is sure that they are of this classifier, and sentences on it."""
+    given = [
+        (metadata.get('label_names'), f"'{config}'"),
+        (loaded.config.get('label_names'), f"the config.json of '{source}'"),
+        (config_of(loaded.model).get('label_names'), f"the pretrained_cfg of '{source}'")]
+    names, what = next(((names, what) for names, what in given if names), (None, ''))
+    if names is None:
+        return None, []
+    if what == given[2][1] and not is_name(source) and not _has_registered_classifier(loaded):
+        return None, [f'The class names in {what} are of other weights, and are left out: list yours in --config.']
+    names = label_list(names, f'{what}: label_names')
+    if len(names) != loaded.model.num_classes:
+        raise ValueError(f'{what} has {len(names)} label_names for {loaded.model.num_classes} classes: name all.')
+    return names, []
+
+
+def _has_registered_classifier(loaded: Source) -> bool:
+    """Whether it is that of the weights whose names a fine-tuned model still has."""
+    cfg = config_of(loaded.model)
+    name = f"{cfg['architecture']}.{cfg.get('tag')}"
+    file = registered_cfg(name).file if timm.is_model_pretrained(name) else None
+    weights = read_weights(Path(file)) if file else {}
+    return all(
+        key in weights and torch.equal(weights[key].float(), tensor.float())
+        for key, tensor in loaded.tensors.items() if key.startswith('head.'))
+
+
+def _check_same(loaded: Source, folder: Path, source: str) -> None:
+    """Whether timm gets from the files the tensors of the source and the same logits, bit for bit, and finite ones."""
+    try:
+        again = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
+        saved, reloaded = load_file(folder / 'model.safetensors'), again.state_dict()
+        channels, height, width = config_of(loaded.model)['input_size']
+        images = torch.randn(1, channels, height, width, generator=torch.Generator().manual_seed(0))
+        if channels in IMAGE_MODES:  # and a black one, preprocessed as the card does
+            transform = create_transform(**resolve_model_data_config(again))
+            black = Image.new(IMAGE_MODES[channels], (width, height))
+            images = torch.cat([images, transform(black).unsqueeze(0)])
+        with torch.inference_mode():
+            logits = loaded.model(images)
+            same = torch.equal(logits, again(images))
+        if not logits.isfinite().all():
+            raise ValueError('its logits are not finite')
+    except Exception as error:
+        raise ValueError(
+            f"The model of '{source}' cannot be used as its config says, correct input_size, mean, std and so on: "
+            f'{one_line(error)}.') from error
+    if not same or not loaded.tensors.keys() == saved.keys() == reloaded.keys() or not all(
+            torch.equal(tensor.to(saved[name].dtype), saved[name]) and torch.equal(saved[name], reloaded[name])
+            for name, tensor in loaded.tensors.items()):
+        raise ValueError(
+            f"The saved files of '{source}' do not give the same model: build it with timm.create_model from arguments "
+            'that JSON can hold.')
+
+
+def _is_public(key: str, value: Any, token: str) -> bool:
+    """Whether an argument of a training tells of no secret or account, nor where it ran or its files are."""
+    if isinstance(value, dict):
+        return all(not PRIVATE_KEY.search(str(k)) and _is_public(str(k), v, token) for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(_is_public(key, item, token) for item in value)
+    pattern = PUBLIC_NAME if key in ('model', 'dataset') else PLAIN
+    return pattern.fullmatch(str(value)) is not None and not (token and token in str(value))
