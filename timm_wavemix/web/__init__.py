@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from huggingface_hub import SpaceCard, SpaceCardData
-from timm.data import resolve_model_data_config
+from timm.data import resolve_input_data_config
 from torch import nn
 
-from ..cards import config_of, hub_configs, read_metadata
+from ..checkpoints import config_of
+from ..hub.card import inline
+from ..hub.metadata import hub_configs, read_metadata
 
 PAGE = Path(__file__).parent
 ONNXRUNTIME_WEB = '1.30.0'
@@ -46,9 +48,9 @@ def write_page(
         shutil.copyfile(PAGE / file, folder / file)
     card = facts.pop('card')
     (folder / 'model.json').write_text(json.dumps(facts, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
-    lines = '\n'.join(f'- **{term}:** {text}' for term, text in facts['facts'])
+    lines = '\n'.join(f'- **{term}:** {inline(text)}' for term, text in facts['facts'])
     SpaceCard(
-        f'---\n{card.to_yaml()}\n---\n\n# {facts["title"]}\n\n{facts["lead"]}\n\n{lines}\n\n'
+        f'---\n{card.to_yaml()}\n---\n\n# {inline(facts["title"])}\n\n{facts["lead"]}\n\n{lines}\n\n'
         f'The page runs the model with onnxruntime-web {ONNXRUNTIME_WEB} (MIT licence, Microsoft).\n'
     ).save(folder / 'README.md')
 
@@ -101,7 +103,7 @@ def _copy_examples(source: Path, target: Path) -> List[Dict[str, str]]:
 
 def _facts(model: nn.Module, config: Optional[Path]) -> Dict[str, Any]:
     """What model.json holds, and the metadata of the Space's card."""
-    cfg, data = config_of(model), resolve_model_data_config(model)
+    cfg, data = config_of(model), resolve_input_data_config(model)
     channels, height, width = data['input_size']
     if channels not in (1, 3):
         raise ValueError(f'the page reads colour and grey images, the model takes {channels} channels: take onnx.')
@@ -115,6 +117,7 @@ def _facts(model: nn.Module, config: Optional[Path]) -> Dict[str, Any]:
     labels = metadata.get('label_names') or cfg.get('label_names')
     if labels and len(labels) != cfg['num_classes']:
         raise ValueError(f'{config} has {len(labels)} label_names, the model {cfg["num_classes"]} classes: name all.')
+    license_id = metadata.get('weights', {}).get('license') or cfg.get('license')
     dataset, metrics, use = (metadata.get(section, {}) for section in ('dataset', 'metrics', 'use'))
     facts: List[Tuple[str, Any]] = [
         ('Classes', ', '.join(labels) if labels and len(labels) <= 100 else cfg['num_classes']),
@@ -124,7 +127,7 @@ def _facts(model: nn.Module, config: Optional[Path]) -> Dict[str, Any]:
         ('Trained on', dataset.get('name')),
         ('Top-1 accuracy', f'{metrics["top1"]} % ({metrics.get("source", "measured")})' if 'top1' in metrics else None),
         ('Image size', f'{width}x{height} pixels, {"colour" if channels == 3 else "grey"}'),
-        ('Licence', metadata.get('weights', {}).get('license')),
+        ('Licence', license_id),
     ]
     return {
         'title': name,
@@ -133,6 +136,6 @@ def _facts(model: nn.Module, config: Optional[Path]) -> Dict[str, Any]:
         **{key: data[key] for key in ('input_size', 'crop_pct', 'crop_mode', 'interpolation', 'mean', 'std')},
         'facts': [(term, str(text)) for term, text in facts if text],
         'card': SpaceCardData(
-            title=name, sdk='static', license=metadata.get('weights', {}).get('license'),
+            title=name, sdk='static', license=license_id,
             tags=['timm', 'timm_wavemix', 'image-classification']),
     }
