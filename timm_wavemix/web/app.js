@@ -32,9 +32,9 @@ export async function readImage(blob) {
   const context = new OffscreenCanvas(width, height).getContext('2d');
   context.drawImage(bitmap, 0, 0);
   let {data} = context.getImageData(0, 0, width, height);
-  if (data.some((value, i) => i % 4 === 3 && value < 255)) {
-    data = readTransparent(bitmap) ?? data;
-  }
+  let i = 3;
+  while (data[i] === 255) i += 4;
+  if (i < data.length) data = readTransparent(bitmap) ?? data;
   bitmap.close();
   return {width, height, data};
 }
