@@ -6,6 +6,7 @@ import argparse
 import base64
 import gzip
 import io
+import os
 import statistics
 import tempfile
 from dataclasses import dataclass
@@ -159,7 +160,8 @@ def measure(args: argparse.Namespace) -> Report:
             export(name, 'web', folder, args.calibration)
             pages.append(measure_page(browser, name, folder, args.rounds, args.images))
     return Report(
-        command=command.command_line(NAME), machine=report.hardware_name(torch.device('cpu')),
+        command=command.command_line(NAME),
+        machine=f"{report.hardware_name(torch.device('cpu'))}, load average {os.getloadavg()[0]:.1f}",
         software=f'{report.SOFTWARE}, onnxruntime-web {web.ONNXRUNTIME_WEB}', browser=f'Chromium {version}, headless',
         rounds=args.rounds, images=args.images, pages=pages)
 
