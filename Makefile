@@ -26,7 +26,7 @@ unit: $(VENV)/test
 test: $(VENV)/test
 	OMP_NUM_THREADS=1 $(PYTEST) $(PARALLEL)
 
-# The slow ones too. TIMM_CHECKOUT=DIR adds those of timm's own scripts (scripts/clone_timm.py gets one).
+# The slow ones too. TIMM_CHECKOUT=DIR adds those of timm's own scripts (`timm-wavemix clone-timm` makes one).
 test-all: $(VENV)/test
 	OMP_NUM_THREADS=1 $(PYTEST) $(PARALLEL) -m "not full_test_set"
 

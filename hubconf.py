@@ -1,4 +1,4 @@
-"""The models for torch.hub: `torch.hub.load(REPOSITORY, 'wavemix_16_5', pretrained=True)`, with arguments as for timm."""
+"""The models for torch.hub: `torch.hub.load(REPO, 'wavemix_16_5', pretrained=True)`, arguments as for timm."""
 import timm
 
 import timm_wavemix  # noqa: F401  registers the models

@@ -17,13 +17,13 @@ from typing import List, Optional
 import timm
 import torch
 from timm.data import create_transform, resolve_model_data_config
+from timm_wavemix.cards import hub_configs, read_metadata, registered_cfg
 from torch import nn
 from torchvision.datasets import CIFAR10
 
-from benchmarks.lib.evaluate import accuracy
-from benchmarks.lib.reference import authors_model
+from scripts.benchmarks.common.images import accuracy
+from scripts.benchmarks.models.reference import authors_model
 from timm_wavemix import hub
-from timm_wavemix.cards import hub_configs, read_metadata, registered_cfg
 
 MAX_LOGIT_ERROR = 1e-4  # of the norm of the authors' logits
 MAX_TOP1_ERROR = 0.05  # points: their figure has two digits

@@ -22,7 +22,8 @@ os.environ['HF_HOME'] = HF_HOME.name
 os.environ['HF_HUB_DISABLE_XET'] = '1'  # it has no server but the Hub's
 os.environ['HF_HUB_DISABLE_TELEMETRY'] = '1'
 
-TEST_IMAGES = Path(__file__).parents[1] / 'scripts' / 'images' / 'test_images.png'  # a row of 50 for each class of Fashion-MNIST
+# a row of 50 for each class of Fashion-MNIST
+TEST_IMAGES = Path(__file__).parents[1] / 'scripts' / 'images' / 'test_images.png'
 
 
 def markdown_rows(text):

@@ -16,8 +16,8 @@ from torch.types import Device
 from .wavelet import DWT2d, ZeroPad, haar_kernel, is_haar, stock_conv2d, zero_pad
 
 __all__ = [
-    'OverlapAddConvTranspose2d', 'WaveletConv2d', 'WaveletMlp', 'conv_transpose2d', 'fuse_batch_norm',
-    'keep_grad_format']
+    'OverlapAddConvTranspose2d', 'WaveletConv2d', 'WaveletMlp', 'conv_transpose2d', 'fuse_up', 'keep_grad_format',
+    'upsample2d']
 
 torch.fx.wrap('zero_pad')  # torch.fx wants it said in every module that calls it
 
@@ -64,7 +64,7 @@ class WaveletConv2d(nn.Module):
         self.extra_channels = extra_channels
         conv = nn.Conv2d(4 * in_channels + extra_channels, out_channels, 1, **dd)
         self.weight, self.bias = conv.weight, conv.bias
-        self.dwt = None if is_haar(wavelet) else DWT2d(wavelet, **dd)
+        self.dwt = None if is_haar(wavelet) else DWT2d(wavelet)
 
     def forward(self, x: torch.Tensor, extra: Optional[torch.Tensor] = None) -> torch.Tensor:
         weight = self.weight[:, :4 * self.in_channels]
@@ -118,11 +118,11 @@ class WaveletMlp(nn.Module):
         self.fc1 = WaveletConv2d(in_features, hidden_features, wavelet, extra_features, **dd)
         self.act = act_layer()
         self.drop1 = nn.Dropout(drop1)
-        self.fc2 = nn.Conv2d(hidden_features, out_features, 1, **dd)
+        self.fc2: nn.Module = nn.Conv2d(hidden_features, out_features, 1, **dd)
         self.drop2 = nn.Dropout(drop2)
 
     def forward(self, x: torch.Tensor, extra: Optional[torch.Tensor] = None) -> torch.Tensor:
-        x = self.fc1(x, extra)
+        x = self.fc1(x) if extra is None else self.fc1(x, extra)  # tools that hook layers want tensors
         x = self.act(x)
         x = self.drop1(x)
         x = self.fc2(x)
@@ -130,13 +130,15 @@ class WaveletMlp(nn.Module):
         return x
 
 
-def _add_overlap(x: torch.Tensor, size: int, cell_dim: int, pixel_dim: int) -> torch.Tensor:
-    """Add the first and the last of the `size` pixels of every cell to its neighbours, along one dimension."""
-    parts = x.split([1, 1, size - 4, 1, 1], dim=pixel_dim)  # a traced one cannot be unpacked
-    unpadded = [0, 0] * (-1 - cell_dim)
-    first = parts[1] + F.pad(parts[4], unpadded + [1, -1])  # moves it on by a cell
-    last = parts[3] + F.pad(parts[0], unpadded + [-1, 1])
-    return torch.cat([first, parts[2], last], dim=pixel_dim)
+def _add_overlap(x: torch.Tensor, size: int, cell_dim: int) -> torch.Tensor:
+    """Add the first and the last of the `size` pixels of every cell, in dimension 3, to its neighbours'."""
+    parts = x.split([1, 1, size - 4, 1, 1], dim=3)  # a traced one cannot be unpacked
+    rest = x.shape[cell_dim] - 1
+    none = torch.zeros_like(parts[0].narrow(cell_dim, 0, 1))
+    # concatenated: no converter for phones knows negative padding
+    first = parts[1] + torch.cat([none, parts[4].narrow(cell_dim, 0, rest)], dim=cell_dim)
+    last = parts[3] + torch.cat([parts[0].narrow(cell_dim, 1, rest), none], dim=cell_dim)
+    return torch.cat([first, parts[2], last], dim=3)
 
 
 class OverlapAdd(nn.Module):
@@ -151,10 +153,10 @@ class OverlapAdd(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         size = self.stride + 2
-        x = x.permute(0, 2, 3, 1).unflatten(3, (size, size, -1))
-        x = _add_overlap(x, size, cell_dim=-5, pixel_dim=-3)
-        x = _add_overlap(x.transpose(2, 3), size, cell_dim=-3, pixel_dim=-2)
-        return x.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+        x = x.permute(0, 2, 3, 1).unflatten(3, (size, -1))  # five dimensions at most, which converters can take
+        x = _add_overlap(x, size, cell_dim=1).transpose(2, 3).flatten(1, 2)
+        x = _add_overlap(x.unflatten(3, (size, -1)), size, cell_dim=2)
+        return x.flatten(2, 3).permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
         return f'stride={self.stride}'
@@ -220,18 +222,41 @@ def conv_transpose2d(
     return OverlapAddConvTranspose2d(in_channels, out_channels, stride, **dd)
 
 
-def fuse_batch_norm(conv: nn.Module, norm: nn.Module) -> nn.Module:
-    """Take a batch norm of the output of a transposed convolution into its weights, for inference.
+def upsample2d(in_channels: int, out_channels: int, mode: str, **dd: Any) -> nn.Module:
+    """To twice the size: 'deconv', a transposed convolution, or 'bilinear', which has no weights.
+
+    Bilinear interpolation keeps the number of channels, so `in_channels` must be `out_channels` then.
+    """
+    if mode == 'bilinear':
+        assert in_channels == out_channels, f'Bilinear up-sampling keeps {in_channels} channels.'
+        return nn.Upsample(scale_factor=2, mode='bilinear')
+    return conv_transpose2d(in_channels, out_channels, stride=2, **dd)
+
+
+def fuse_batch_norm(conv: nn.Module, norm: nn.Module) -> Tuple[nn.Module, nn.Module]:
+    """Take a batch norm of the output of a convolution, plain or transposed, into new weights, for inference.
 
     Returns:
-        What is left of the norm: the identity, or `norm` itself if one of the two is of another kind.
+        A stock convolution with both and the identity, or what was given if one of the two is of another kind.
     """
-    if type(conv) is not nn.ConvTranspose2d or type(norm) is not nn.BatchNorm2d or \
+    if not isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)) or type(norm) is not nn.BatchNorm2d or \
             norm.running_mean is None or norm.running_var is None:
-        return norm
-    conv.weight, conv.bias = fuse_conv_bn_weights(
-        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias, transpose=True)
-    return nn.Identity()
+        return conv, norm
+    transpose = isinstance(conv, nn.ConvTranspose2d)
+    fused = (nn.ConvTranspose2d if transpose else nn.Conv2d)(
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, device='meta')  # type: ignore[arg-type]
+    # a new layer: the weight of the old one may be computed from others, as by pruning or weight norm
+    fused.weight, fused.bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias, transpose)
+    return fused.train(conv.training), nn.Identity()
+
+
+def fuse_up(mlp: nn.Module, up: nn.Module, norm: nn.Module) -> Tuple[nn.Module, nn.Module]:
+    """`fuse_batch_norm` of up-sampling and its norm. Bilinear weights add to 1, so the norm may go before them."""
+    if isinstance(up, nn.Upsample):
+        mlp.fc2, norm = fuse_batch_norm(mlp.get_submodule('fc2'), norm)
+        return up, norm
+    return fuse_batch_norm(up, norm)
 
 
 @torch.fx.wrap  # no tracer can follow control flow that depends on gradients

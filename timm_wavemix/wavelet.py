@@ -16,16 +16,29 @@ from typing import Optional, Tuple
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from torch.types import Device
+from torch.fx.experimental.symbolic_shapes import has_static_value
 
 __all__ = [
     'DWT2d', 'IDWT2d', 'LLSubband', 'ZeroPad', 'crop', 'dwt2d', 'haar_kernel', 'idwt2d', 'is_haar', 'stock_conv2d',
-    'zero_pad']
+    'stock_ll_subband', 'zero_pad']
 
 
 def is_haar(wavelet: str) -> bool:
     """Whether `wavelet` names the Haar wavelet, the only one that needs no extra."""
     return wavelet == 'haar' or wavelet == 'db1'
+
+
+def wavelet_filters(wavelet: str) -> Tuple[torch.Tensor, torch.Tensor]:
+    """Analysis and synthesis filters, each `(2, length)` in float64 on the CPU, low-pass first, for convolutions.
+
+    Raises:
+        ImportError: `wavelet` is not Haar and the extra `wavelets` is not installed.
+        ValueError: PyWavelets knows no discrete wavelet of this name.
+    """
+    if is_haar(wavelet):
+        haar = torch.tensor([[1., 1.], [1., -1.]], dtype=torch.float64, device='cpu') * 0.5 ** 0.5
+        return haar, haar
+    return _pywt_filters(wavelet)
 
 
 @torch.jit.unused
@@ -39,29 +52,23 @@ def _pywt_filters(wavelet: str) -> Tuple[torch.Tensor, torch.Tensor]:
         raise ValueError(
             f"Unknown wavelet '{wavelet}': choose 'haar' or another name from pywt.wavelist(kind='discrete'), "
             "such as 'db2', 'sym4' or 'bior2.2'.")
-    dec_lo, dec_hi, rec_lo, rec_hi = torch.tensor(pywt.Wavelet(wavelet).filter_bank, dtype=torch.float64)
-    return torch.stack([dec_lo, dec_hi]).flip(1), torch.stack([rec_lo, rec_hi])
+    bank = torch.tensor(pywt.Wavelet(wavelet).filter_bank, dtype=torch.float64, device='cpu')
+    return bank[:2].flip(1), bank[2:]
 
 
-def wavelet_filters(wavelet: str) -> Tuple[torch.Tensor, torch.Tensor]:
-    """Analysis and synthesis filters, each `(2, length)` in float64, low-pass first, for torch's convolutions.
-
-    Raises:
-        ImportError: `wavelet` is not Haar and the extra `wavelets` is not installed.
-        ValueError: PyWavelets knows no discrete wavelet of this name.
-    """
-    if is_haar(wavelet):
-        haar = torch.tensor([[0.5, 0.5], [0.5, -0.5]], dtype=torch.float64) * 2 ** 0.5
-        return haar, haar
-    return _pywt_filters(wavelet)
+@torch.jit.unused
+def _is_dynamic(x: torch.Tensor) -> bool:
+    """Whether a graph is being recorded that must hold for images of other sizes."""
+    if torch.jit.is_tracing():
+        return True
+    return torch.compiler.is_compiling() and not (has_static_value(x.shape[-2]) and has_static_value(x.shape[-1]))
 
 
 @torch.fx.wrap  # no tracer can follow control flow that depends on a size
 def zero_pad(x: torch.Tensor) -> torch.Tensor:
     """Zero-pad `(B, C, H, W)` at the bottom and the right, so that its cells of 2x2 pixels hold all of it."""
-    if not torch.jit.is_scripting() and (torch.jit.is_tracing() or torch.compiler.is_compiling()):
-        # A graph recorded at one size must hold for the others. Where a side is even, what follows leaves the pad out.
-        return F.pad(x, (0, 1, 0, 1))
+    if not torch.jit.is_scripting() and _is_dynamic(x):
+        return F.pad(x, (0, 1, 0, 1))  # where a side is even, what follows leaves the pad out
     pad_h, pad_w = x.shape[-2] % 2, x.shape[-1] % 2
     if pad_h + pad_w > 0:  # F.pad copies even where there is nothing to pad
         x = F.pad(x, (0, pad_w, 0, pad_h))
@@ -75,12 +82,15 @@ class ZeroPad(nn.Module):
         return zero_pad(x)
 
 
+@torch.fx.wrap
 def crop(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """The top left `height` x `width` pixels of `(B, C, H, W)`, without what `zero_pad` has added."""
-    if not torch.jit.is_scripting() and torch.compiler.is_compiling():
+    if not torch.jit.is_scripting() and _is_dynamic(x) and not torch.jit.is_tracing():
         # of a slice torch.compile wants to know whether it is all of x: it would make a graph for each answer, and
         # torch.export would refuse a dynamic size
         return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
+    if x.shape[-2] == height and x.shape[-1] == width and not torch.jit.is_tracing():
+        return x  # converters stumble over a slice of everything
     return x[..., :height, :width]
 
 
@@ -98,7 +108,7 @@ def _analyse(x: torch.Tensor, filters: torch.Tensor, dim: int) -> torch.Tensor:
     size, stride = ([-1, 1], [2, 1]) if dim == 2 else ([1, -1], [1, 2])
     return torch.cat([
         F.conv2d(x, taps.view(size).expand(channels, 1, -1, -1), stride=stride, groups=channels)
-        for taps in filters.to(x.dtype).unbind()], dim=1)
+        for taps in filters.unbind()], dim=1)
 
 
 def _synthesise(coeffs: torch.Tensor, filters: torch.Tensor, dim: int) -> torch.Tensor:
@@ -110,7 +120,7 @@ def _synthesise(coeffs: torch.Tensor, filters: torch.Tensor, dim: int) -> torch.
     size, stride = ([-1, 1], [2, 1]) if dim == 2 else ([1, -1], [1, 2])
     low, high = [
         F.conv_transpose2d(band, taps.view(size).expand(channels, 1, -1, -1), stride=stride, groups=channels)
-        for band, taps in zip(coeffs.split(channels, dim=1), filters.to(coeffs.dtype).unbind())]
+        for band, taps in zip(coeffs.split(channels, dim=1), filters.unbind())]
     return (low + high).narrow(dim, 2 * border + length // 2 - 1, 2 * n)
 
 
@@ -120,12 +130,13 @@ def _dwt2d(x: torch.Tensor, filters: torch.Tensor, haar: bool) -> torch.Tensor:
         raise ValueError(f'The transform takes floating point, not {x.dtype}: convert the images first.')
     if x.dim() != 4:
         raise ValueError(f'The transform takes images (B, C, H, W), not {x.dim()} dimensions: reshape them first.')
+    taps = filters.to(x.device, x.dtype)
     if haar:
         x = zero_pad(x)
     else:
-        border = filters.shape[1] // 2 - 1
+        border = taps.shape[1] // 2 - 1
         x = _extend(_extend(x, 2, border), 3, border)
-    return _analyse(_analyse(x, filters, 2), filters, 3)
+    return _analyse(_analyse(x, taps, 2), taps, 3)
 
 
 @torch.fx.wrap
@@ -136,7 +147,8 @@ def _idwt2d(coeffs: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
         raise ValueError(f'Coefficients are (B, 4 * C, h, w), not {coeffs.dim()} dimensions: reshape them first.')
     if coeffs.shape[1] % 4 != 0:
         raise ValueError(f'Coefficients need 4 * C channels (LL, LH, HL, HH), not {coeffs.shape[1]}.')
-    return _synthesise(_synthesise(coeffs, filters, 3), filters, 2)
+    taps = filters.to(coeffs.device, coeffs.dtype)
+    return _synthesise(_synthesise(coeffs, taps, 3), taps, 2)
 
 
 def dwt2d(x: torch.Tensor, wavelet: str = 'haar') -> torch.Tensor:
@@ -146,7 +158,7 @@ def dwt2d(x: torch.Tensor, wavelet: str = 'haar') -> torch.Tensor:
         ValueError: `x` is of an integer type, or not of four dimensions.
         ImportError, ValueError: as `wavelet_filters`.
     """
-    return _dwt2d(x, wavelet_filters(wavelet)[0].to(x.device, x.dtype), is_haar(wavelet))
+    return _dwt2d(x, wavelet_filters(wavelet)[0], is_haar(wavelet))
 
 
 def idwt2d(coeffs: torch.Tensor, wavelet: str = 'haar') -> torch.Tensor:
@@ -158,7 +170,7 @@ def idwt2d(coeffs: torch.Tensor, wavelet: str = 'haar') -> torch.Tensor:
         ValueError: `coeffs` is of an integer type, not of four dimensions, or its channels are not four sub-bands.
         ImportError, ValueError: as `wavelet_filters`.
     """
-    return _idwt2d(coeffs, wavelet_filters(wavelet)[1].to(coeffs.device, coeffs.dtype))
+    return _idwt2d(coeffs, wavelet_filters(wavelet)[1])
 
 
 def haar_kernel(weight: torch.Tensor) -> torch.Tensor:
@@ -167,9 +179,9 @@ def haar_kernel(weight: torch.Tensor) -> torch.Tensor:
     The orthonormal transform moves to the other side of the inner product: to weight the coefficients of a 2x2 cell is
     to weight its pixels with the inverse transform of the weights. `(out, 4 * in, 1, 1)` -> `(out, in, 2, 2)`.
     """
-    low, high = weight.chunk(2, dim=1)  # along the width: LL and LH, HL and HH
-    low, high = torch.cat([low + high, low - high], dim=3).chunk(2, dim=1)  # along the height
-    return torch.cat([low + high, low - high], dim=2) / 2
+    ll, lh, hl, hh = weight.flatten(1).chunk(4, dim=1)
+    pixels = [ll + lh + hl + hh, ll + lh - hl - hh, ll - lh + hl - hh, ll - lh - hl + hh]
+    return torch.stack(pixels, dim=2).unflatten(2, (2, 2)) / 2
 
 
 def stock_conv2d(
@@ -185,39 +197,37 @@ def stock_conv2d(
 
 
 class _Wavelet2d(nn.Module):
-    """Holds the filters of a wavelet, built once."""
-    filters: torch.Tensor
+    """Looks up the filters of a wavelet once. They are not a buffer: `to_empty` would lose it, no checkpoint has it."""
 
-    def __init__(self, wavelet: str = 'haar', device: Device = None, dtype: Optional[torch.dtype] = None):
+    def __init__(self, wavelet: str = 'haar'):
         super().__init__()
         self.wavelet = wavelet
-        self.haar = is_haar(wavelet)
-        filters = self._filters()
-        # not persistent: nothing that a checkpoint must hold
-        self.register_buffer(
-            'filters', filters.to(device=device, dtype=dtype or torch.get_default_dtype()), persistent=False)
-
-    def _filters(self) -> torch.Tensor:
-        return wavelet_filters(self.wavelet)[0]
-
-    @torch.jit.ignore
-    def init_non_persistent_buffers(self) -> None:
-        """For timm's `reinit_non_persistent_buffers`."""
-        self.filters.copy_(self._filters())
+        self.analysis, self.synthesis = wavelet_filters(wavelet)
 
     def extra_repr(self) -> str:
         return repr(self.wavelet)
 
 
 class DWT2d(_Wavelet2d):
-    """`dwt2d` as a module that builds its filters once.
+    """`dwt2d` as a module that looks up its filters once.
 
     Raises:
         ImportError, ValueError: as `wavelet_filters`.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return _dwt2d(x, self.filters, self.haar)
+        return _dwt2d(x, self.analysis, is_haar(self.wavelet))
+
+
+class IDWT2d(_Wavelet2d):
+    """`idwt2d` as a module that looks up its filters once.
+
+    Raises:
+        ImportError, ValueError: as `wavelet_filters`.
+    """
+
+    def forward(self, coeffs: torch.Tensor) -> torch.Tensor:
+        return _idwt2d(coeffs, self.synthesis)
 
 
 class LLSubband(_Wavelet2d):
@@ -227,44 +237,20 @@ class LLSubband(_Wavelet2d):
         ImportError, ValueError: as `wavelet_filters`.
     """
 
-    def __init__(
-            self,
-            channels: int,
-            wavelet: str = 'haar',
-            device: Device = None,
-            dtype: Optional[torch.dtype] = None,
-    ):
-        self.channels = channels
-        super().__init__(wavelet, device, dtype)
-
-    def _filters(self) -> torch.Tensor:
-        if self.haar:  # one depth-wise convolution of 2x2 pixels; longer filters are quicker one dimension at a time
-            return torch.full((self.channels, 1, 2, 2), 0.5)
-        return super()._filters()[:1]
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.haar:
-            return F.conv2d(zero_pad(x), self.filters.to(x.dtype), stride=2, groups=self.channels)
-        return _dwt2d(x, self.filters, haar=False)
-
-    @torch.jit.ignore
-    def fuse(self) -> nn.Module:
-        """The same with the convolution as a layer, whose weight is part of every file. With Haar only."""
-        if not self.haar:
-            return self
-        conv = stock_conv2d(self.filters, None, stride=2, groups=self.channels)
-        return nn.Sequential(ZeroPad(), conv.requires_grad_(False)).train(self.training)
+        if is_haar(self.wavelet):  # in one step; longer filters are faster one dimension at a time
+            return F.conv2d(zero_pad(x), x.new_full((x.shape[1], 1, 2, 2), 0.5), stride=2, groups=x.shape[1])
+        return _dwt2d(x, self.analysis[:1], False)
 
 
-class IDWT2d(_Wavelet2d):
-    """`idwt2d` as a module that builds its filters once.
+def stock_ll_subband(ll: nn.Module, like: torch.Tensor) -> nn.Module:
+    """`LLSubband` as a stock convolution, for inference; with other wavelets than Haar `ll` itself.
 
-    Raises:
-        ImportError, ValueError: as `wavelet_filters`.
+    Args:
+        ll: The layer.
+        like: A weight of as many output channels as its input has, on the device and of the dtype wanted.
     """
-
-    def _filters(self) -> torch.Tensor:
-        return wavelet_filters(self.wavelet)[1]
-
-    def forward(self, coeffs: torch.Tensor) -> torch.Tensor:
-        return _idwt2d(coeffs, self.filters)
+    if not isinstance(ll, LLSubband) or not is_haar(ll.wavelet):
+        return ll
+    conv = stock_conv2d(like.new_full((like.shape[0], 1, 2, 2), 0.5), None, stride=2, groups=like.shape[0])
+    return nn.Sequential(ZeroPad(), conv.requires_grad_(False)).train(ll.training)

@@ -6,10 +6,8 @@ Papers:
 Official code and weights: https://github.com/pranavphoenix/WaveMix, https://huggingface.co/cloudwalker/wavemix
 
 A model is a stem of two 3x3 convolutions, a stack of blocks that keep the size of the map, global average pooling and a
-linear classifier (section 3.1 of the first paper). It takes images of any size. The blocks are WaveMix (section 3.2),
-WaveMix-Lite (section 3.3), the cascade of the second paper, or the 2-D FNet and MLP-Mixer of mixers.py. Where the text
-leaves a width open, it is the one that gives the parameter counts of table 1. Most models of the second paper, which
-the official weights are for, have patches at the end of the stem.
+linear classifier (section 3.1 of the first paper). Its blocks are WaveMix (section 3.2), WaveMix-Lite (section 3.3),
+the cascade of the second paper, or those of mixers.py. Widths that the text leaves open give table 1's counts.
 """
 import os
 import re
@@ -19,33 +17,20 @@ from typing import Any, Dict, List, Optional, Tuple, Type, Union
 import torch
 import torch.nn as nn
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import (
-    ClassifierHead,
-    DropPath,
-    LayerType,
-    calculate_drop_path_rates,
-    get_act_layer,
-    get_norm_layer,
-    to_2tuple,
-)
-from timm.models import (
-    PretrainedCfg,
-    build_model_with_cfg,
-    checkpoint,
-    checkpoint_seq,
-    generate_default_cfgs,
-    register_model,
-)
+from timm.layers import ClassifierHead, DropPath, calculate_drop_path_rates, get_act_layer, get_norm_layer, to_2tuple
+from timm.layers.typing import LayerType
+from timm.models import build_model_with_cfg, checkpoint, checkpoint_seq, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch.types import Device
 
-from .layers import WaveletMlp, conv_transpose2d, fuse_batch_norm, keep_grad_format
+from .layers import WaveletMlp, conv_transpose2d, fuse_up, keep_grad_format, upsample2d
 from .mixers import FNet2dBlock, MlpMixer2dBlock
-from .wavelet import LLSubband, crop, is_haar
+from .wavelet import LLSubband, crop, is_haar, stock_ll_subband
 
 __all__ = ['WaveMix']
 
-torch.fx.wrap('keep_grad_format')  # torch.fx wants it said in every module that calls it
+torch.fx.wrap('crop')  # torch.fx wants it said in every module that calls one
+torch.fx.wrap('keep_grad_format')
 
 
 class WaveMixBlock(nn.Module):
@@ -56,21 +41,22 @@ class WaveMixBlock(nn.Module):
     """
 
     def __init__(
-            self, dim: int, levels: int = 4, mlp_ratio: float = 1., wavelet: str = 'haar',
-            proj_drop: float = 0., drop_path: float = 0.,
-            act_layer: Type[nn.Module] = nn.GELU, norm_layer: Type[nn.Module] = nn.BatchNorm2d,
-            device: Device = None, dtype: Optional[torch.dtype] = None,
+            self, dim: int, levels: int = 4, mlp_ratio: float = 1., ff_dim: Optional[int] = None, wavelet: str = 'haar',
+            proj_drop: float = 0., drop_path: float = 0., act_layer: Type[nn.Module] = nn.GELU,
+            norm_layer: Type[nn.Module] = nn.BatchNorm2d, device: Device = None, dtype: Optional[torch.dtype] = None,
     ):
         dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__()
+        ff_dim = ff_dim or dim
         assert 1 <= levels <= dim, f'{levels} levels cannot share {dim} channels: use 1 to {dim}.'
-        self.ll = LLSubband(dim, wavelet, **dd)
+        self.lls = nn.ModuleList([nn.Identity(), *[LLSubband(wavelet) for _ in range(levels - 1)]])
         self.mlps = nn.ModuleList([
-            WaveletMlp(dim, int(mlp_ratio * dim), dim, wavelet, act_layer, drop=proj_drop, **dd)
+            WaveletMlp(dim, int(mlp_ratio * ff_dim), ff_dim, wavelet, act_layer, drop=proj_drop, **dd)
             for _ in range(levels)])
         self.ups = nn.ModuleList([
             # the first dim % levels levels take one channel more
-            conv_transpose2d(dim, (dim + levels - 1 - i) // levels, stride=2 ** (i + 1), **dd) for i in range(levels)])
+            conv_transpose2d(ff_dim, (dim + levels - 1 - i) // levels, stride=2 ** (i + 1), **dd)
+            for i in range(levels)])
         self.conv_dw = nn.Conv2d(dim, dim, 5, padding=2, groups=dim, **dd)
         self.act = act_layer()
         self.norm = norm_layer(dim, **dd)
@@ -80,9 +66,8 @@ class WaveMixBlock(nn.Module):
         height, width = x.shape[-2:]
         shortcut = ll = x
         outs = []
-        for i, (mlp, up) in enumerate(zip(self.mlps, self.ups)):
-            if i > 0:
-                ll = self.ll(ll)
+        for ll_subband, mlp, up in zip(self.lls, self.mlps, self.ups):
+            ll = ll_subband(ll)
             outs.append(crop(up(mlp(ll)), height, width))
         x = torch.cat(outs, dim=1)
         x = self.conv_dw(x)
@@ -90,24 +75,28 @@ class WaveMixBlock(nn.Module):
         x = self.norm(x)
         return shortcut + self.drop_path(x)
 
+    @torch.jit.ignore
+    def reparameterize(self) -> None:
+        """Replace the transform by stock convolutions, for inference."""
+        self.lls = nn.ModuleList([stock_ll_subband(ll, self.conv_dw.weight) for ll in self.lls])
+
 
 class WaveMixLiteBlock(nn.Module):
-    """WaveMix-Lite block, section 3.3 and figure 2 of the paper. `(B, dim, H, W)` -> `(B, dim, H, W)`.
-    """
+    """WaveMix-Lite block, section 3.3 and figure 2 of the paper. `(B, dim, H, W)` -> `(B, dim, H, W)`."""
 
     def __init__(
-            self, dim: int, levels: int = 1, mlp_ratio: float = 2., wavelet: str = 'haar',
-            proj_drop: float = 0., drop_path: float = 0.,
+            self, dim: int, levels: int = 1, mlp_ratio: float = 2., ff_dim: Optional[int] = None, wavelet: str = 'haar',
+            upsample: str = 'deconv', proj_drop: float = 0., drop_path: float = 0.,
             act_layer: Type[nn.Module] = nn.GELU, norm_layer: Type[nn.Module] = nn.BatchNorm2d,
             device: Device = None, dtype: Optional[torch.dtype] = None,
     ):
         dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__()
         assert levels == 1, f"A WaveMix-Lite block has one level, not {levels}: use block_type='cascade' for more."
+        ff_dim = ff_dim or dim
         self.conv_pw = nn.Conv2d(dim, dim // 4, 1, **dd)
-        self.mlp = WaveletMlp(
-            dim // 4, int(mlp_ratio * dim), dim, wavelet, act_layer, drop=(proj_drop, 0.), **dd)
-        self.up = conv_transpose2d(dim, dim, stride=2, **dd)
+        self.mlp = WaveletMlp(dim // 4, int(mlp_ratio * ff_dim), ff_dim, wavelet, act_layer, (proj_drop, 0.), **dd)
+        self.up = upsample2d(ff_dim, dim, upsample, **dd)
         self.norm = norm_layer(dim, **dd)
         self.drop_path = DropPath(drop_path) if drop_path > 0. else nn.Identity()
 
@@ -122,8 +111,8 @@ class WaveMixLiteBlock(nn.Module):
 
     @torch.jit.ignore
     def reparameterize(self) -> None:
-        """Fuse the batch norm into the transposed convolution, for inference."""
-        self.norm = fuse_batch_norm(self.up, self.norm)
+        """Fuse the batch norm into the convolution before it, for inference."""
+        self.up, self.norm = fuse_up(self.mlp, self.up, self.norm)
 
 
 class WaveMixCascadeBlock(nn.Module):
@@ -135,30 +124,32 @@ class WaveMixCascadeBlock(nn.Module):
     """
 
     def __init__(
-            self, dim: int, levels: int = 3, mlp_ratio: float = 2., wavelet: str = 'haar',
-            proj_drop: float = 0., drop_path: float = 0.,
+            self, dim: int, levels: int = 3, mlp_ratio: float = 2., ff_dim: Optional[int] = None, wavelet: str = 'haar',
+            upsample: str = 'deconv', proj_drop: float = 0., drop_path: float = 0.,
             act_layer: Type[nn.Module] = nn.GELU, norm_layer: Type[nn.Module] = nn.BatchNorm2d,
             device: Device = None, dtype: Optional[torch.dtype] = None,
     ):
         dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__()
         assert levels >= 1, f'{levels} levels leave a block nothing to do: use 1 or more.'
-        self.ll = LLSubband(dim // 4, wavelet, **dd)
+        self.lls = nn.ModuleList([LLSubband(wavelet) for _ in range(levels - 1)])
         out_dims = [dim // 2] * (levels - 1) + [dim]  # of each level, from the coarsest, as they run
         extra_dims = [0] + out_dims[:-1]
         self.conv_pw = nn.Conv2d(dim, dim // 4, 1, **dd)
+        # bilinear up-sampling keeps the channels, so the MLP gives their number
+        ff_dims = [out_dim if upsample == 'bilinear' else ff_dim or dim for out_dim in out_dims]
         self.mlps = nn.ModuleList([
-            WaveletMlp(dim // 4, int(mlp_ratio * dim), dim, wavelet, act_layer, (proj_drop, 0.), extra_dim, **dd)
-            for extra_dim in extra_dims])
-        self.ups = nn.ModuleList([conv_transpose2d(dim, out_dim, stride=2, **dd) for out_dim in out_dims])
+            WaveletMlp(dim // 4, int(mlp_ratio * (ff_dim or dim)), ff, wavelet, act_layer, (proj_drop, 0.), extra, **dd)
+            for ff, extra in zip(ff_dims, extra_dims)])
+        self.ups = nn.ModuleList([upsample2d(ff, out_dim, upsample, **dd) for ff, out_dim in zip(ff_dims, out_dims)])
         self.norms = nn.ModuleList([norm_layer(out_dim, **dd) for out_dim in out_dims])
         self.drop_path = DropPath(drop_path) if drop_path > 0. else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x
         lls = [self.conv_pw(x)]
-        for _ in range(len(self.mlps) - 1):
-            lls.append(self.ll(lls[-1]))
+        for ll_subband in self.lls:
+            lls.append(ll_subband(lls[-1]))
         coarser: Optional[torch.Tensor] = None
         for mlp, up, norm in zip(self.mlps, self.ups, self.norms):
             ll = lls.pop()
@@ -168,8 +159,10 @@ class WaveMixCascadeBlock(nn.Module):
 
     @torch.jit.ignore
     def reparameterize(self) -> None:
-        """Fuse the batch norms into the transposed convolutions, for inference."""
-        self.norms = nn.ModuleList([fuse_batch_norm(up, norm) for up, norm in zip(self.ups, self.norms)])
+        """Fuse the batch norms into the convolutions before them, and replace the transform, for inference."""
+        for i, mlp in enumerate(self.mlps):
+            self.ups[i], self.norms[i] = fuse_up(mlp, self.ups[i], self.norms[i])
+        self.lls = nn.ModuleList([stock_ll_subband(ll, self.conv_pw.weight) for ll in self.lls])
 
 
 BLOCK_TYPES: Dict[str, Type[nn.Module]] = dict(
@@ -189,31 +182,27 @@ class WaveMix(nn.Module):
             `proj_drop`, `drop_path`, `act_layer`, `norm_layer`, `device` and `dtype`.
         levels: DWT levels of a block, None for the default of its type: 4 for 'wavemix', 1 for 'lite', 3 for
             'cascade'. The paper uses enough of them to reduce the map to 2x2.
-        mlp_ratio: Hidden channels of the MLPs as a multiple of `dim` (the authors' `mult`), None for the default of
+        mlp_ratio: Hidden channels of the MLPs as a multiple of `ff_dim` (the authors' `mult`), None for the default of
             the block type: 1 for 'wavemix', 2 for 'lite' and 'cascade'.
-        wavelet: 'haar', the default, or any other discrete wavelet of PyWavelets with the extra `wavelets`.
-        stem_stride: Stride of each of the two stem convolutions (the paper: 1 up to 64x64 pixels, 2 for 256x256).
+        ff_dim: Channels between the MLP and the transposed convolution (the authors' `ff_channel`), None for `dim`.
+        wavelet: 'haar', the default, or any other discrete wavelet of PyWavelets: without this package an ImportError,
+            and a ValueError for a name that it does not know.
+        upsample: 'deconv', the default, or 'bilinear' in 'lite' and 'cascade' (small models of the authors' README).
+        stem_stride: Stride of the two stem convolutions, a pair if they differ (the paper: 1 up to 64x64 pixels, 2 for
+            256x256).
         patch_size: Size and stride of the patches at the end of the stem, None for a stem without them.
         img_size: Size in pixels of the images that 'mixer' blocks take.
         proj_drop_rate: Dropout rate in the MLPs.
         in_chans, num_classes, global_pool, drop_rate, drop_path_rate, act_layer, norm_layer, device, dtype: As in
             other timm models.
-
-    Raises:
-        ImportError: `wavelet` needs the extra `wavelets`.
-        ValueError: `wavelet` is unknown.
     """
 
     def __init__(
             self,
-            dim: int,
-            depth: int,
-            block_type: Union[str, Type[nn.Module]] = 'wavemix',
-            levels: Optional[int] = None,
-            mlp_ratio: Optional[float] = None,
-            wavelet: Optional[str] = None,
-            stem_stride: int = 1,
-            patch_size: Optional[int] = None,
+            dim: int, depth: int, block_type: Union[str, Type[nn.Module]] = 'wavemix', levels: Optional[int] = None,
+            mlp_ratio: Optional[float] = None, ff_dim: Optional[int] = None,
+            wavelet: Optional[str] = None, upsample: Optional[str] = None,
+            stem_stride: Union[int, Tuple[int, int]] = 1, patch_size: Optional[int] = None,
             img_size: Optional[Union[int, Tuple[int, int]]] = None,
             in_chans: int = 3, num_classes: int = 1000, global_pool: str = 'avg',
             drop_rate: float = 0., proj_drop_rate: float = 0., drop_path_rate: float = 0.,
@@ -228,28 +217,28 @@ class WaveMix(nn.Module):
         self.grad_checkpointing = False
         act, norm = get_act_layer(act_layer), get_norm_layer(norm_layer)
 
+        stride1, stride2 = to_2tuple(stem_stride)
         stem_dim = dim if patch_size is None else dim // 2
         self.stem = nn.Sequential(
-            nn.Conv2d(in_chans, stem_dim // 2, 3, stride=stem_stride, padding=1, **dd),
-            nn.Conv2d(stem_dim // 2, stem_dim, 3, stride=stem_stride, padding=1, **dd),
+            nn.Conv2d(in_chans, stem_dim // 2, 3, stride=stride1, padding=1, **dd),
+            nn.Conv2d(stem_dim // 2, stem_dim, 3, stride=stride2, padding=1, **dd),
         )
         if patch_size is not None:  # as in the second paper (arXiv 2205.14375)
-            self.stem.extend([
-                nn.Conv2d(stem_dim, dim, patch_size, stride=patch_size, **dd), act(), norm(dim, **dd)])
+            self.stem.extend([nn.Conv2d(stem_dim, dim, patch_size, stride=patch_size, **dd), act(), norm(dim, **dd)])
 
-        block_args: Dict[str, Any] = dict(levels=levels, mlp_ratio=mlp_ratio, wavelet=wavelet)
+        block_args: Dict[str, Any] = dict(
+            levels=levels, mlp_ratio=mlp_ratio, ff_dim=ff_dim, wavelet=wavelet, upsample=upsample)
         if img_size is not None:
-            block_args['size'] = tuple(
-                ((side - 1) // stem_stride ** 2 + 1) // (patch_size or 1) for side in to_2tuple(img_size))
+            sides = ((side - 1) // (stride1 * stride2) + 1 for side in to_2tuple(img_size))
+            block_args['size'] = tuple(side // (patch_size or 1) for side in sides)
         block_args = {k: v for k, v in block_args.items() if v is not None}  # else the default of the block
         block = BLOCK_TYPES[block_type] if isinstance(block_type, str) else block_type
         self.blocks = nn.Sequential(*[
             block(
                 dim, proj_drop=proj_drop_rate, drop_path=drop_path, act_layer=act, norm_layer=norm, **block_args, **dd)
             for drop_path in calculate_drop_path_rates(drop_path_rate, depth)])
-        reduction = stem_stride ** 2 * (patch_size or 1)
+        reduction = stride1 * stride2 * (patch_size or 1)
         self.feature_info = [dict(num_chs=dim, reduction=reduction, module=f'blocks.{i}') for i in range(depth)]
-
         self.head = ClassifierHead(dim, num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd)
         self.head_hidden_size = self.head.num_features
 
@@ -271,13 +260,8 @@ class WaveMix(nn.Module):
         self.head_hidden_size = self.head.num_features
 
     def forward_intermediates(
-            self,
-            x: torch.Tensor,
-            indices: Optional[Union[int, List[int]]] = None,
-            norm: bool = False,
-            stop_early: bool = False,
-            output_fmt: str = 'NCHW',
-            intermediates_only: bool = False,
+            self, x: torch.Tensor, indices: Optional[Union[int, List[int]]] = None, norm: bool = False,
+            stop_early: bool = False, output_fmt: str = 'NCHW', intermediates_only: bool = False,
     ) -> Union[List[torch.Tensor], Tuple[torch.Tensor, List[torch.Tensor]]]:
         """The final features and those of the blocks of `indices` (the last n if an int, all if None), as in timm.
 
@@ -286,7 +270,6 @@ class WaveMix(nn.Module):
         assert output_fmt == 'NCHW', 'Output format must be NCHW.'
         intermediates = []
         take_indices, max_index = feature_take_indices(len(self.blocks), indices)
-
         x = self.stem(x)
         if torch.jit.is_scripting() or not stop_early:  # can't slice blocks in torchscript
             blocks = self.blocks
@@ -302,15 +285,10 @@ class WaveMix(nn.Module):
 
         if intermediates_only:
             return intermediates
-
         return x, intermediates
 
     def prune_intermediate_layers(
-            self,
-            indices: Union[int, List[int]] = 1,
-            prune_norm: bool = False,
-            prune_head: bool = True,
-    ) -> List[int]:
+            self, indices: Union[int, List[int]] = 1, prune_norm: bool = False, prune_head: bool = True) -> List[int]:
         """Prune the blocks after those of `indices`, and the head. Returns the indices of the blocks that remain."""
         take_indices, max_index = feature_take_indices(len(self.blocks), indices)
         self.blocks = self.blocks[:max_index + 1]
@@ -339,18 +317,17 @@ class WaveMix(nn.Module):
 def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[str, Any]:
     """Take the weights out of what a training loop saved, and give official ones our names and order.
 
-    Whatever else is there beside the model, such as a loss with weights, is left out. Weights of another model go
-    through as they are, and `load_state_dict` names what does not fit.
+    Weights of another model go through as they are, and `load_state_dict` names what does not fit.
     """
     state_dict = state_dict.get('model_state_dict', state_dict.get('net', state_dict))
-    first = [k for k in state_dict if re.search(r'(^|\.)(stem|conv)\.0\.weight$', k)]  # ours or official, maybe wrapped
+    first = [m for k in state_dict if (m := re.fullmatch(r'(.*?)(stem\.0|layers\.0\.reduction)\.weight', k))]
     if len(first) > 1:
-        raise ValueError(f'The checkpoint holds several models ({", ".join(first)}): save one as a file of its own.')
+        raise ValueError(f'The checkpoint holds several models ({", ".join(m[0] for m in first)}): save one by itself.')
     if not first:
         return state_dict
-    prefix, official = first[0][:-len('stem.0.weight')], first[0].endswith('conv.0.weight')
-    top = ('conv.', 'layers.', 'pool.') if official else ('stem.', 'blocks.', 'head.')
-    state_dict = {k[len(prefix):]: v for k, v in state_dict.items() if k.startswith(tuple(prefix + t for t in top))}
+    prefix, official = first[0][1], not first[0][2].startswith('stem')
+    tops = ('conv.', 'layers.', 'pool.') if official else ('stem.', 'blocks.', 'head.')
+    state_dict = {k[len(prefix):]: v for k, v in state_dict.items() if k.startswith(tuple(prefix + t for t in tops))}
     return _convert_official(state_dict) if official else state_dict
 
 
@@ -366,7 +343,7 @@ def _convert_official(state_dict: Dict[str, torch.Tensor]) -> Dict[str, torch.Te
             k = k.replace(m[0], names[m[2]].format(level) + '.')
         if k.endswith('.fc1.weight'):
             # their transform stacks LL, then LH, HL and HH of the first channel, LH, HL and HH of the second, and so on
-            dim = len(state_dict['layers.0.reduction.bias'])
+            dim = len(state_dict['layers.0.reduction.weight'])
             ll, highs, extra = v.split([dim, 3 * dim, v.shape[1] - 4 * dim], dim=1)
             v = torch.cat([ll, highs.unflatten(1, (dim, 3)).transpose(1, 2).flatten(1, 2), extra], dim=1)
         out[k] = v
@@ -376,11 +353,9 @@ def _convert_official(state_dict: Dict[str, torch.Tensor]) -> Dict[str, torch.Te
 def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
     return {
         'url': url, 'num_classes': 10, 'input_size': (3, 32, 32), 'pool_size': (32, 32),
-        'crop_pct': 1.0, 'interpolation': 'bicubic',
-        'mean': (0.5, 0.5, 0.5), 'std': (0.5, 0.5, 0.5),
+        'crop_pct': 1.0, 'interpolation': 'bicubic', 'mean': (0.5, 0.5, 0.5), 'std': (0.5, 0.5, 0.5),
         'first_conv': 'stem.0', 'classifier': 'head.fc',
-        'paper_ids': 'arXiv:2203.03689',
-        'paper_name': 'WaveMix: Resource-efficient Token Mixing for Images',
+        'paper_ids': 'arXiv:2203.03689', 'paper_name': 'WaveMix: Resource-efficient Token Mixing for Images',
         'license': 'mit',
         **kwargs
     }
@@ -396,16 +371,15 @@ def _own_cfg(name: str, channels: int = 3) -> Dict[str, Any]:
         **dict(hf_hub_id=f'{hub_org}/{name}') if hub_org else dict(file=str(WEIGHTS / f'{name}.safetensors')),
         input_size=(channels, 28, 28), pool_size=(28, 28), mean=(0.2860,) * channels, std=(0.3530,) * channels,
         label_names=(
-            'T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat',
-            'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot'))
+            'T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot'))
 
 
 def _official_cfg(filename: str, **kwargs: Any) -> Dict[str, Any]:
     """Of weights of the second paper's authors; the preprocessing of ImageNet unless it says otherwise."""
     return _cfg(**{
         'hf_hub_id': 'cloudwalker/wavemix', 'hf_hub_filename': f'Saved_Models_Weights/{filename}',
-        'num_classes': 1000, 'input_size': (3, 224, 224), 'pool_size': (56, 56),
-        'mean': IMAGENET_DEFAULT_MEAN, 'std': IMAGENET_DEFAULT_STD,
+        'num_classes': 1000, 'input_size': (3, 224, 224), 'pool_size': (56, 56), 'mean': IMAGENET_DEFAULT_MEAN,
+        'std': IMAGENET_DEFAULT_STD,
         'origin_url': 'https://github.com/pranavphoenix/WaveMix',
         'paper_ids': 'arXiv:2205.14375',
         'paper_name': 'WaveMix: A Resource-efficient Neural Network for Image Analysis',
@@ -420,8 +394,7 @@ _CIFAR100 = dict(
     num_classes=100, input_size=(3, 32, 32), pool_size=(32, 32),
     mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))
 _TINY_IMAGENET = dict(num_classes=200, mean=(0.4825, 0.4499, 0.3984), std=(0.2764, 0.2691, 0.2825))
-_GALAXY10 = dict(
-    num_classes=10, input_size=(3, 256, 256), pool_size=(64, 64), mean=(0., 0., 0.), std=(1., 1., 1.))
+_GALAXY10 = dict(num_classes=10, input_size=(3, 256, 256), pool_size=(64, 64), mean=(0., 0., 0.), std=(1., 1., 1.))
 _P4 = dict(min_input_size=(3, 4, 4))  # a patch
 
 default_cfgs = generate_default_cfgs({
@@ -431,6 +404,9 @@ default_cfgs = generate_default_cfgs({
     'wavemix_lite_8_5.fashion_mnist': _own_cfg('wavemix_lite_8_5.fashion_mnist', channels=1),
     'wavemix_lite_128_7.fashion_mnist': _own_cfg('wavemix_lite_128_7.fashion_mnist'),
     'wavemix_lite_256_7.fashion_mnist': _own_cfg('wavemix_lite_256_7.fashion_mnist'),
+    'wavemix_lite_8_10.untrained': _cfg(input_size=(1, 28, 28), pool_size=(28, 28), mean=(0.2860,), std=(0.3530,)),
+    'wavemix_lite_32_7.untrained': _cfg(),
+    'wavemix_lite_64_6.untrained': _cfg(),
     'wavemix_lite_256_7_s2.untrained': _cfg(num_classes=1000, input_size=(3, 256, 256), pool_size=(64, 64)),
     'fnet2d_64_5.untrained': _cfg(),
     'fnet2d_128_5.untrained': _cfg(),
@@ -461,7 +437,7 @@ default_cfgs = generate_default_cfgs({
 
 def _create_wavemix(variant: str, pretrained: bool, model_args: Dict[str, Any], **kwargs: Any) -> WaveMix:
     overlay, cfg = kwargs.get('pretrained_cfg_overlay') or {}, kwargs.get('pretrained_cfg')
-    own_weights = isinstance(cfg, (dict, PretrainedCfg)) or {'file', 'url', 'hf_hub_id', 'state_dict'} & {*overlay}
+    own_weights = not isinstance(cfg, (str, type(None))) or {'file', 'url', 'hf_hub_id', 'state_dict'} & {*overlay}
     if pretrained and not own_weights and not is_haar(kwargs.get('wavelet', 'haar')):
         raise ValueError(f"The weights of {variant} are for wavelet='haar': leave out wavelet, or pretrained=True.")
     return build_model_with_cfg(
@@ -492,8 +468,28 @@ def wavemix_64_5(pretrained: bool = False, **kwargs: Any) -> WaveMix:
 
 @register_model
 def wavemix_lite_8_5(pretrained: bool = False, **kwargs: Any) -> WaveMix:
-    """WaveMix-Lite-8/5 for grey images, which the authors' README claims to reach 90 % on Fashion-MNIST."""
+    """WaveMix-Lite-8/5 for grayscale images: 7,156 parameters (the authors' README)."""
     return _create_wavemix('wavemix_lite_8_5', pretrained, dict(dim=8, depth=5, block_type='lite'), **kwargs)
+
+
+@register_model
+def wavemix_lite_8_10(pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    """WaveMix-Lite-8/10 for grayscale images, with bilinear up-sampling: 3,566 parameters (the authors' README)."""
+    model_args = dict(dim=8, depth=10, block_type='lite', upsample='bilinear')
+    return _create_wavemix('wavemix_lite_8_10', pretrained, model_args, **kwargs)
+
+
+@register_model
+def wavemix_lite_32_7(pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    """WaveMix-Lite-32/7 with bilinear up-sampling: 37,058 parameters (the authors' README)."""
+    model_args = dict(dim=32, depth=7, block_type='lite', upsample='bilinear')
+    return _create_wavemix('wavemix_lite_32_7', pretrained, model_args, **kwargs)
+
+
+@register_model
+def wavemix_lite_64_6(pretrained: bool = False, **kwargs: Any) -> WaveMix:
+    """WaveMix-Lite-64/6: 520,106 parameters (the authors' README)."""
+    return _create_wavemix('wavemix_lite_64_6', pretrained, dict(dim=64, depth=6, block_type='lite'), **kwargs)
 
 
 @register_model

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from conftest import markdown_rows, status_of
@@ -38,6 +39,14 @@ def data(tmp_path_factory):
                 pixels = shade + noise.integers(0, 50, (10, 10), dtype=np.uint8)
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / split / name / f'{i}.png')
     return folder
+
+
+@pytest.fixture(autouse=True)
+def light(request, monkeypatch):
+    """No limit of memory, which would hold for all tests, and no pictures, which take longer than tiny trainings."""
+    monkeypatch.setattr(comparison_setup.command, 'limit_memory', lambda device: None)
+    if 'picture' not in request.node.name:
+        monkeypatch.setattr(comparison_report, 'draw', lambda *_: Figure((1, 1)))
 
 
 @pytest.fixture
@@ -71,7 +80,8 @@ def test_all_models_of_the_comparison_have_their_own_sign_in_the_picture():
     assert len({(line.get_color(), line.get_marker()) for line in points.values()}) == len(ALL)
 
 
-@pytest.mark.parametrize('name', ['wavemix_16_5', 'wavemix_lite_128_7', 'fnet2d_64_5', 'mlp_mixer2d_64_5', 'cvt_128_4x4'])
+@pytest.mark.parametrize(
+    'name', ['wavemix_16_5', 'wavemix_lite_128_7', 'fnet2d_64_5', 'mlp_mixer2d_64_5', 'cvt_128_4x4'])
 def test_a_model_takes_the_size_and_the_classes_and_drops_nothing(name):
     if name.endswith('4x4'):
         pytest.importorskip('vit_pytorch')
@@ -117,7 +127,7 @@ def test_every_model_gets_the_same_images_in_the_same_order(run, monkeypatch):
         return model
 
     monkeypatch.setattr(comparison, 'create', watched)
-    run('--models', 'wavemix_16_5', 'fnet2d_64_5')
+    run('--models', 'mlp_mixer2d_64_5', 'fnet2d_64_5')
     first, *others = [batches for batches in seen if len(batches) == 12]
     assert len(others) == 1 and {tuple(x.shape) for x in first} == {(4, 3, 8, 8)}
     for batches in others:
@@ -208,7 +218,7 @@ def test_agreement_with_the_papers_order_counts_pairs():
     assert comparison_report.same_order(ours, {'a': 30, 'b': 10, 'c': 20, 'd': 0}) == (2, 3)
 
 
-def test_a_model_learns_and_the_report_has_what_came_of_it(run, tmp_path):
+def test_a_model_learns_and_report_and_picture_have_what_came_of_it(run, tmp_path):
     result, = run('--models', 'fnet2d_64_5', '--updates', 72, '--images', 'all')['fnet2d_64_5']['results']
     assert result['top1'] >= 75 and result['losses'][-1] < 0.8 * result['losses'][0]
     table, _ = markdown_rows((tmp_path / 'work.md').read_text(encoding='utf-8'))
@@ -233,15 +243,15 @@ def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(run, tmp_path, m
             raise KeyboardInterrupt
         return update(self, *args)
 
-    whole = run('--models', 'wavemix_16_5', work='whole')['wavemix_16_5']['results'][0]
+    whole = run('--models', 'fnet2d_64_5', work='whole')['fnet2d_64_5']['results'][0]
     with monkeypatch.context() as patch:
         patch.setattr(training.Learner, 'update', power_cut)
-        assert 'interrupted' in run('--models', 'wavemix_16_5', work='cut')
+        assert 'interrupted' in run('--models', 'fnet2d_64_5', work='cut')
     torch.rand(7)
-    resumed = run('--models', 'wavemix_16_5', work='cut')['wavemix_16_5']['results'][0]
+    resumed = run('--models', 'fnet2d_64_5', work='cut')['fnet2d_64_5']['results'][0]
     assert resumed['losses'] == whole['losses'] and resumed['top1'] == whole['top1']
     a, b = (
-        torch.load(tmp_path / work / file_name('wavemix_16_5'), weights_only=True)['state_dict']
+        torch.load(tmp_path / work / file_name('fnet2d_64_5'), weights_only=True)['state_dict']
         for work in ('whole', 'cut'))
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
@@ -250,8 +260,8 @@ def test_finished_models_are_kept_under_their_settings_only_and_a_damaged_state_
     first = run('--models', 'fnet2d_64_5', '--updates', 1)
     created, create = [], comparison.create
     monkeypatch.setattr(comparison, 'create', lambda run, *args: created.append(run.name) or create(run, *args))
-    second = run('--models', 'fnet2d_64_5', 'resnet18', '--updates', 1)
-    assert set(created) == {'resnet18'} and second['fnet2d_64_5'] == first['fnet2d_64_5']
+    second = run('--models', 'fnet2d_64_5', 'mlp_mixer2d_64_5', '--updates', 1)
+    assert set(created) == {'mlp_mixer2d_64_5'} and second['fnet2d_64_5'] == first['fnet2d_64_5']
     message = run('--models', 'fnet2d_64_5', '--lr', 0.5, '--updates', 4)
     assert 'updates 1, not 4; lrs [0.001], not [0.5]' in message and '--work' in message and '\n' not in message
     file = tmp_path / 'work' / file_name('fnet2d_64_5')

@@ -1,4 +1,5 @@
 """What `timm-wavemix export` writes: right, small, and whole or not at all."""
+import json
 import re
 import shlex
 import shutil
@@ -246,6 +247,33 @@ def test_last_line_has_the_names_and_the_size_of_all_that_was_written(
 
 
 # The page
+
+
+def test_what_the_page_says_of_each_runtime_was_measured():
+    results = json.loads((ROOT / 'docs' / 'results' / 'deploy.json').read_text())['results']
+    ours = {name: rows for name, rows in results.items() if name.startswith('wavemix')}
+
+    def best(name, figure):
+        return min((key for key in RUNTIMES if key in ours[name]), key=lambda key: figure(ours[name][key]))
+
+    def latency(row):
+        return min(threads['milliseconds'] for threads in row['latency'].values())
+
+    for figure in latency, lambda row: row['batch']['milliseconds'], lambda row: row['bytes']:
+        of_openvino = {name for name in ours if best(name, figure) == 'openvino-int8'}
+        assert of_openvino >= {'wavemix_lite_128_7', 'wavemix_lite_256_7'}
+    assert {name for name in ours if best(name, latency) == 'openvino-int8'} == {
+        'wavemix_lite_128_7', 'wavemix_lite_256_7'}
+    assert {best(name, lambda row: row['bytes']) for name in ours} == {'openvino-int8', 'onnx-int8'}
+    assert all(latency(rows['onnx-int8']) > latency(rows['onnx']) for rows in ours.values())
+    table = re.findall(r'^\| `([\w-]+)` \| (.*?) \| (.*?) \|$', PAGE, re.MULTILINE)
+    assert [key for key, *_ in table] == ['onnx-int8', 'openvino-int8', 'onnx-fp16']
+    for key, _, cost in table:
+        costs = {name: rows['eager']['top1'] - rows[key]['top1'] for name, rows in ours.items()}
+        numbers = re.findall(r'\d\.\d\d', cost)
+        if key == 'openvino-int8':
+            assert numbers[1:] == [f'{costs.pop(name):.2f}' for name in ('wavemix_64_5', 'wavemix_32_5')]
+        assert numbers[0] == f'{max(costs.values()):.2f}'
 
 
 def test_the_pages_javascript_classifies_an_image(exported, tmp_path):

@@ -13,15 +13,15 @@ import huggingface_hub
 import pytest
 import timm
 import torch
+from timm_wavemix.cards import make_card, read_metadata
 from torchvision.datasets import CIFAR10
 
-import convert_official
 import timm_wavemix
 from conftest import randomize_batch_norms
 from hub_server import Repo
-from lib import reference
+from scripts import convert_official
+from scripts.benchmarks.models import reference
 from timm_wavemix import hub as hub_module
-from timm_wavemix.cards import make_card, read_metadata
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,4 +1,5 @@
 """The wheel and the sdist, as they would be released, and what installs them."""
+import json
 import os
 import re
 import shutil
@@ -24,6 +25,14 @@ import torch
 model = timm.create_model('wavemix_lite_256_7', pretrained=True).eval()
 assert model(torch.zeros(1, 3, 28, 28)).shape == (1, 10)
 print(timm_wavemix.__file__)
+"""
+RUN_ALL = """
+import json, sys
+from timm_wavemix.__main__ import main
+
+for args in json.loads(sys.argv[1]):
+    sys.argv = ['timm-wavemix', *args]
+    main()
 """
 
 
@@ -70,16 +79,15 @@ def test_commands_run_from_the_wheel_outside_the_checkout(unpacked, tmp_path):
     run(*git, 'commit', '--quiet', '--allow-empty', '-m', 'timm', cwd=origin)
     run(*git, 'tag', f'v{timm.__version__}', cwd=origin)
 
-    def command(*args):
-        return run(sys.executable, '-m', 'timm_wavemix', *args, cwd=tmp_path, PYTHONPATH=str(unpacked))
-
-    command('clone-timm', '--url', origin.as_uri())
-    assert (tmp_path / 'pytorch-image-models' / '.git').is_dir()
-    command('export', 'wavemix_16_5', 'onnx', 'wavemix.onnx')
-    assert onnxruntime.InferenceSession(tmp_path / 'wavemix.onnx').get_outputs()[0].shape[1] == 10
-    assert 'Fashion-MNIST' in command('push', 'wavemix_16_5', '--repo-id', 'me/wavemix', '--dry-run')
     (tmp_path / 'where.py').write_text('import timm_wavemix\nprint(timm_wavemix.__file__)\n')
-    assert unpacked in Path(command('where.py').strip()).parents
+    commands = [
+        ['clone-timm', '--url', origin.as_uri()], ['export', 'wavemix_16_5', 'onnx', 'wavemix.onnx'],
+        ['push', 'wavemix_16_5', '--repo-id', 'me/wavemix', '--dry-run'], ['where.py']]
+    out = run(sys.executable, '-c', RUN_ALL, json.dumps(commands), cwd=tmp_path, PYTHONPATH=str(unpacked))
+    assert (tmp_path / 'pytorch-image-models' / '.git').is_dir()
+    assert onnxruntime.InferenceSession(tmp_path / 'wavemix.onnx').get_outputs()[0].shape[1] == 10
+    assert 'Fashion-MNIST' in out  # from the hub_configs
+    assert unpacked in Path(out.splitlines()[-1]).parents
 
 
 # The README of the package
@@ -175,6 +183,18 @@ esac
     make = subprocess.run(
         ['make', 'demo', f'VENV={tmp_path}/venv', f'PYTHON={python}'], cwd=ROOT, capture_output=True, text=True)
     assert make.returncode and 'ERROR: no space left' in make.stderr
+
+
+@pytest.mark.skipif(not (ROOT / '.git').exists(), reason='this is not a checkout')
+def test_git_ignores_what_the_commands_of_the_pages_write():
+    pages = [*ROOT.glob('*.md'), *ROOT.glob('docs/*.md'), ROOT / 'hub_configs' / 'README.md']
+    shell = [block for page in pages for block in re.findall(
+        r'^ *```sh\n(.*?)```', page.read_text(encoding='utf-8'), re.DOTALL | re.MULTILINE)]
+    files = set(re.findall(r'(?<=\s)[\w./]+\.(?:json|md|onnx|png|pt2|pte|tar|xml)\b', '\n'.join(shell)))
+    written = sorted(file for file in files if not (ROOT / file).exists())
+    done = subprocess.run(
+        ['git', 'check-ignore', '--no-index', *written], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == written and 'wavemix.onnx' in written
 
 
 @pytest.mark.parametrize('workflow', sorted((ROOT / '.github' / 'workflows').glob('*.yml')), ids=lambda file: file.stem)

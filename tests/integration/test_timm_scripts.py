@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import prepare_fashion_mnist
 import pytest
 import timm
 import torch
@@ -21,7 +22,6 @@ import torch.nn.functional as F
 import yaml
 from PIL import Image
 
-import prepare_fashion_mnist
 import timm_wavemix  # noqa: F401  registers the models
 
 ROOT = Path(__file__).parents[2]
@@ -305,7 +305,7 @@ def test_train_py_knows_every_setting_of_our_recipes(checkout):
 
 def test_train_py_trains_by_a_recipe(run, data, tmp_path):
     run(
-        'train.py', '-c', ROOT / 'scripts/recipes/wavemix_lite_8_5.fashion_mnist.yaml', '--data-dir', data,
+        'train.py', '-c', ROOT / 'scripts/recipes/own/wavemix_lite_8_5.fashion_mnist_stage2.yaml', '--data-dir', data,
         '--train-split', 'train', '--num-classes', 2, '--batch-size', 8, '--epochs', 1, '--workers', 1,
         '--device', 'cpu', '--output', tmp_path, '--experiment', 'grey', cwd=tmp_path)
     assert weights(tmp_path / 'grey' / 'last.pth.tar', ema=True)['stem.0.weight'].shape[1] == 1

@@ -1,17 +1,23 @@
-"""The ablation: what replaces the wavelet does what it says, and the rest of the block is the package's."""
-from functools import partial
-
+"""The ablation: what replaces the wavelet does what it says, and the rest of the model is the package's."""
 import pytest
 import timm
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
+from torch import nn
 
-from lib.ablation import AveragePooling, DenseConv2d, LearnedTransform, TransformBlock, TransformLiteBlock, variants
+from scripts.benchmarks.models.transforms import (
+    FEWER_LEVELS,
+    VARIANTS,
+    AveragePooling,
+    DenseConv2d,
+    LearnedTransform,
+    replace_by_dense,
+    replace_transforms,
+)
 from timm_wavemix import dwt2d, idwt2d
 
-MODELS = {'wavemix_16_5': TransformBlock, 'wavemix_lite_128_7': TransformLiteBlock}
-HAAR = 0.5 * torch.tensor([  # LL, LH, HL, HH; LH answers to horizontal edges
+MODELS = 'wavemix_16_5', 'wavemix_lite_128_7'
+HAAR = 0.5 * torch.tensor([  # LL, LH, HL, HH; LH responds to horizontal edges
     [[1., 1.], [1., 1.]],
     [[1., 1.], [-1., -1.]],
     [[1., -1.], [1., -1.]],
@@ -31,12 +37,14 @@ class LastRows(nn.Module):
 
 def create(name, **kwargs):
     torch.manual_seed(0)
-    return timm.create_model(name, num_classes=7, **kwargs).double()
+    return timm.create_model(name, num_classes=7, depth=2, **kwargs).double()
 
 
 def with_transform(name, transform):
     """The model with this transform, and the package's own with the same weights."""
-    model, own = create(name, block=partial(MODELS[name], transform=transform)), create(name)
+    model, own = create(name), create(name)
+    replace_transforms(model, transform)
+    model.double()
     result = model.load_state_dict(own.state_dict(), strict=False)
     assert not result.unexpected_keys
     return model, own, result.missing_keys
@@ -50,8 +58,7 @@ def outputs(model, x, train):
     return logits, {name: p.grad for name, p in model.named_parameters() if 'transform' not in name}
 
 
-@pytest.mark.parametrize('train', [False, True])
-@pytest.mark.parametrize('size', [(16, 16), (7, 10)])
+@pytest.mark.parametrize('size, train', [((16, 16), True), ((7, 10), False), ((7, 10), True)])
 @pytest.mark.parametrize('name', MODELS)
 def test_learned_transform_with_haars_filters_is_the_packages_model(name, size, train):
     model, own, missing = with_transform(name, LearnedTransform)
@@ -130,10 +137,11 @@ def test_each_level_takes_the_first_band_of_the_one_before():
 
 @pytest.mark.parametrize('name', MODELS)
 def test_dense_convolution_is_the_packages_layer_up_to_an_orthogonal_change_of_weights(name):
-    own = create(name)
-    model = create(name, **variants(MODELS[name])['dense'])
+    own, model = create(name), create(name)
+    replace_by_dense(model)
+    model.double()
     dense = {key for key, module in model.named_modules() if isinstance(module, DenseConv2d)}
-    assert len(dense) == (5 * 4 if name == 'wavemix_16_5' else 7)
+    assert len(dense) == (2 * 4 if name == 'wavemix_16_5' else 2)
     state_dict = {
         key: idwt2d(value) if key.endswith('fc1.weight') else value for key, value in own.state_dict().items()}
     model.load_state_dict(state_dict)
@@ -142,34 +150,30 @@ def test_dense_convolution_is_the_packages_layer_up_to_an_orthogonal_change_of_w
 
 
 @pytest.mark.parametrize('name', MODELS)
-def test_variants_have_one_shape_and_only_those_of_other_levels_or_learned_filters_other_weights(name):
-    params = {}
-    for variant, kwargs in variants(MODELS[name]).items():
-        if 'wavelet' in kwargs:
+def test_variants_have_one_shape_and_only_fewer_levels_or_learned_filters_other_weights(name):
+    params, logits = {}, {}
+    x = torch.randn(1, 3, 16, 16, dtype=torch.double)
+    for key, variant in {**VARIANTS, **(FEWER_LEVELS if name == 'wavemix_16_5' else {})}.items():
+        if 'wavelet' in variant.kwargs:
             pytest.importorskip('pywt')
-        model = create(name, **kwargs)
-        assert model(torch.randn(2, 3, 28, 28).double()).shape == (2, 7)
-        params[variant] = sum(p.numel() for p in model.parameters())
-    channels = 5 * 4 * 16 if name == 'wavemix_16_5' else 7 * 128 // 4
+        model = create(name, **variant.kwargs)
+        if variant.change:
+            variant.change(model)
+        logits[key] = model.double().eval()(x)
+        assert logits[key].shape == (1, 7)
+        params[key] = sum(p.numel() for p in model.parameters())
+    for i, key in enumerate(logits):
+        assert all((logits[key] - other).abs().max() > 1e-9 for other in list(logits.values())[:i]), key
+    channels = 2 * 4 * 16 if name == 'wavemix_16_5' else 2 * 128 // 4
     assert params.pop('learned') - 16 * channels == params['haar']
-    levels = [params.pop(f'{levels}_levels') for levels in (1, 2, 3) if name == 'wavemix_16_5']
+    levels = [params.pop(key) for key in FEWER_LEVELS if key in params]
     assert all(fewer < more for fewer, more in zip(levels, [*levels[1:], params['haar']]))
     assert len(set(params.values())) == 1 and len(params) == 6
 
 
-def test_every_wavelet_of_the_ablation_is_another_model():
-    pytest.importorskip('pywt')
-    x = torch.randn(1, 3, 16, 16).double()
-    wavelets = [kwargs for kwargs in variants(TransformBlock).values() if not kwargs or 'wavelet' in kwargs]
-    logits = [create('wavemix_16_5', **kwargs).eval()(x) for kwargs in wavelets]
-    assert len(logits) == 4
-    for i, a in enumerate(logits):
-        assert all((a - b).abs().max() > 1e-5 for b in logits[:i])
-
-
-def test_dropout_of_the_mlps_stays():
-    for name, block in MODELS.items():
-        model = timm.create_model(name, proj_drop_rate=0.25, block=partial(block, transform=AveragePooling))
-        own = timm.create_model(name, proj_drop_rate=0.25)
-        assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == \
-            [m.p for m in own.modules() if isinstance(m, nn.Dropout)]
+@pytest.mark.parametrize('name', MODELS)
+def test_dropout_of_the_mlps_stays(name):
+    model, own = (timm.create_model(name, proj_drop_rate=0.25) for _ in range(2))
+    replace_transforms(model, AveragePooling)
+    rates, own_rates = ([m.p for m in net.modules() if isinstance(m, nn.Dropout)] for net in (model, own))
+    assert rates == own_rates and 0.25 in rates
