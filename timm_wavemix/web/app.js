@@ -216,6 +216,11 @@ function element(tag, properties = {}, ...children) {
   return node;
 }
 
+function complain(error, what) {
+  $('problem').textContent = error instanceof UserError ? error.message : `${what}: ${error.message}`;
+  $('problem').scrollIntoView({block: 'nearest'});
+}
+
 /** Run one thing at a time, in order: a session takes one image, and the last click is shown last. */
 let queue = Promise.resolve();
 function enqueue(task) {
@@ -225,7 +230,7 @@ function enqueue(task) {
     try {
       await task();
     } catch (error) {
-      $('problem').textContent = error instanceof UserError ? error.message : `The model cannot run here: ${error.message}`;
+      complain(error, 'The model cannot run here');
     }
     document.body.ariaBusy = 'false';
   });
@@ -277,8 +282,9 @@ async function showExamples(config, classify) {
   $('examples').replaceChildren(...config.examples.map(({name}, i) => {
     const image = element('img', {src: URL.createObjectURL(blobs[i]), alt: ''});
     image.onload = () => image.classList.toggle('small', image.naturalWidth < 100);
-    return element('li', {}, element(
-      'button', {type: 'button', title: name, ariaLabel: `Example: ${name}`, onclick: () => classify(blobs[i])}, image));
+    const onclick = () => classify(blobs[i]);
+    const ariaLabel = `Example: ${name}`;
+    return element('li', {}, element('button', {type: 'button', title: name, ariaLabel, onclick}, image));
   }));
   $('examples-part').hidden = !blobs.length;
 }
@@ -293,7 +299,7 @@ function showFacts(config) {
 }
 
 function addSources(classify) {
-  const take = (files, otherwise) => (files[0] ? classify(files[0]) : enqueue(() => { throw new UserError(otherwise); }));
+  const take = (files, otherwise) => classify(files[0] ?? Promise.reject(new UserError(otherwise)));
   $('file').onchange = () => {
     if ($('file').files.length) take($('file').files);
     $('file').value = '';  // the same file can be chosen again
@@ -346,7 +352,8 @@ async function addCamera(classify) {
 async function start() {
   const config = await (await load('model.json')).json();
   showFacts(config);
-  $('loading').textContent = `Loading the model, ${megabytes(config.models.reduce((sum, {bytes}) => sum + bytes, 0))} …`;
+  const size = config.models.reduce((sum, {bytes}) => sum + bytes, 0);
+  $('loading').textContent = `Loading the model, ${megabytes(size)} …`;
   const sessions = {};
   for (const {name, file} of config.models) {
     sessions[name] = await ort.InferenceSession.create(await (await load(file)).arrayBuffer());
@@ -386,5 +393,5 @@ async function start() {
 export const app = start();
 app.catch((error) => {
   $('loading').hidden = true;
-  $('problem').textContent = error instanceof UserError ? error.message : `The page cannot run here: ${error.message}`;
+  complain(error, 'The page cannot run here');
 });
