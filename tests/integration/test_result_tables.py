@@ -32,7 +32,8 @@ def test_accuracies_are_those_of_hub_configs_and_the_rest_is_the_models():
 
 
 def test_the_commands_name_all_our_weights():
-    patterns = re.findall(r"--model '(.+?\.fashion_mnist)'", (RESULTS / 'README.md').read_text(encoding='utf-8'))
+    page = (ROOT / 'docs' / 'training.md').read_text(encoding='utf-8')
+    patterns = re.findall(r"--model '(.+?\.fashion_mnist)'", page)
     colour, grey = ({name for name in OWN if fnmatch.fnmatch(name, pattern)} for pattern in patterns)
     assert colour | grey == OWN and not colour & grey
     assert {timm.get_pretrained_cfg(name).input_size[0] for name in colour} == {3}
