@@ -8,7 +8,6 @@ those of their package (`pip install wavemix`), and for CIFAR-10 its accuracy on
 too, with the authors' figure. NAME limits it to one file.
 """
 import argparse
-import shutil
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,13 +16,14 @@ from typing import List, Optional
 import timm
 import torch
 from timm.data import create_transform, resolve_model_data_config
-from timm_wavemix.cards import hub_configs, read_metadata, registered_cfg
 from torch import nn
 from torchvision.datasets import CIFAR10
 
 from scripts.benchmarks.common.images import accuracy
 from scripts.benchmarks.models.reference import authors_model
-from timm_wavemix import hub
+from timm_wavemix.checkpoints import load_source, read_weights, registered_cfg, weights_file
+from timm_wavemix.hub import repo_id, write_files
+from timm_wavemix.hub.metadata import hub_configs, read_metadata
 
 MAX_LOGIT_ERROR = 1e-4  # of the norm of the authors' logits
 MAX_TOP1_ERROR = 0.05  # points: their figure has two digits
@@ -44,19 +44,21 @@ def convert(name: str, folder: Path, repo_id: str, checkpoint: Optional[Path] = 
 
     Args:
         name: Model and tag, such as 'wavemix_192_16_l3_p4.in1k'.
-        folder: Where to write, made if need be.
+        folder: Where to write, a new or empty folder.
         repo_id: Where you will push it, which the card's examples load it from.
         checkpoint: Local copy of the authors' file, fetched from the Hub if None.
 
     Raises:
-        OSError: The file is not there, or the folder cannot be written.
+        OSError: The file is not there, or the folder is, or it cannot be written.
         ValueError: The authors published no weights of this name, or the checkpoint is not one of this model, or cannot
             be read without running code.
     """
     _check_name(name)
-    with TemporaryDirectory() as temporary:
-        hub.build(name, repo_id, Path(temporary), weights=checkpoint)
-        shutil.copytree(temporary, folder, dirs_exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}') as temporary:  # on the same disk
+        written = Path(temporary, folder.name)
+        written.mkdir()
+        write_files(name, repo_id, written, weights=checkpoint)
+        written.rename(folder)
 
 
 def counterpart(model: nn.Module) -> nn.Module:
@@ -73,7 +75,7 @@ def counterpart(model: nn.Module) -> nn.Module:
 def logit_error(model: nn.Module, file: Path) -> float:
     """Difference between our logits and those of the authors' package, as a share of the norm of theirs."""
     theirs = counterpart(model)
-    weights = torch.load(file, map_location='cpu', weights_only=True)
+    weights = read_weights(file)
     theirs.load_state_dict(weights.get('state_dict', weights))
     images = torch.randn(2, *model.pretrained_cfg['input_size'], generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -96,8 +98,8 @@ def verify(names: List[str], data: Path) -> bool:
     """
     all_right = True
     for name in names:
-        file = hub.fetch_weights(name)
-        model = hub.load_source(name, weights=file).model
+        file = weights_file(name)
+        model = load_source(name).model
         error = logit_error(model, file)
         right = error <= MAX_LOGIT_ERROR
         line = f"{name}: logits {'are' if right else 'are NOT'} those of the authors' package (error {error:.1e})"
@@ -118,7 +120,7 @@ def main() -> None:
     parser.add_argument('name', nargs='?', help='model and tag, such as wavemix_192_16_l3_p4.in1k')
     parser.add_argument('folder', nargs='?', type=Path, help='folder to write')
     parser.add_argument(
-        '--repo-id', metavar='ORG/NAME', help='where you will push it, for the examples on the card')
+        '--repo-id', metavar='ORG/NAME', type=repo_id, help='where you will push it, for the examples on the card')
     parser.add_argument('--checkpoint', type=Path, help="local copy of the authors' .pth, in place of the Hub's")
     parser.add_argument('--verify', action='store_true', help="compare the authors' files, write nothing")
     parser.add_argument(

@@ -186,7 +186,7 @@ def main() -> None:
     )
     models = [name.split('.')[0] for name in timm.list_models(f'*.{TAG}', module='wavemix', pretrained=True)]
     parser.add_argument(
-        '--model', choices=models, default='wavemix_lite_256_7', help='pretrained model (default: %(default)s)')
+        '--model', choices=models, default='wavemix_16_5', help='pretrained model (default: %(default)s)')
     parser.add_argument(
         '--device', type=torch_device, default='cuda' if torch.cuda.is_available() else 'cpu',
         help='torch device (default: cuda if there is one, else cpu)')

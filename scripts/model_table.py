@@ -13,7 +13,7 @@ import timm
 import torch
 from fvcore.nn import FlopCountAnalysis
 
-from timm_wavemix.cards import hub_configs, read_metadata
+from timm_wavemix.hub.metadata import hub_configs, read_metadata
 
 RESULTS = 'docs/results/results-fashion_mnist.csv'  # has timm's columns
 

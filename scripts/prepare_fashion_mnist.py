@@ -76,7 +76,7 @@ def load(source: Optional[Path] = None, download: bool = False) -> Tuple[Fashion
             splits = tuple(FashionMNIST(root, train=train, download=bool(missing)) for train in (True, False))
             for split in splits:
                 if split.data.shape != (len(split.targets), 28, 28) or split.targets.max() >= len(split.classes):
-                    raise ValueError('the images and labels are not those of Fashion-MNIST')
+                    raise ValueError('the images and labels do not have the shapes of Fashion-MNIST')
         except Exception as error:
             if getattr(error, 'errno', None):  # the system's, such as a full disk
                 raise

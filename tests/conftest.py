@@ -83,7 +83,7 @@ def server(running, monkeypatch):
     running.reset()
     monkeypatch.setenv('HF_TOKEN', 'hf_write')
     impatient = SimpleNamespace(**{**vars(time), 'sleep': lambda seconds: None})
-    for module in ('huggingface_hub.utils._http', 'huggingface_hub.file_download', 'timm_wavemix.hub'):
+    for module in ('huggingface_hub.utils._http', 'huggingface_hub.file_download', 'timm_wavemix.hub.send'):
         monkeypatch.setattr(f'{module}.time', impatient)
     return running
 
@@ -129,8 +129,7 @@ def push(capsys):
             hub.main([str(arg) for arg in args], prog='push')
         except SystemExit as e:
             code = e.code
-        out, err = capsys.readouterr()
-        return (1, out, f'{code}\n') if isinstance(code, str) else (code, out, err)  # as Python does
+        return (code, *capsys.readouterr())
     return run
 
 

@@ -73,11 +73,9 @@ class HubServer:
         self.files: Dict[str, bytes] = {}  # what other servers have
         self.requests: List[str] = []
         self.accounts = {'hf_write': 'write', 'hf_read': 'read', 'hf_stranger': 'stranger'}
-        self.failures: Dict[str, int] = {}  # by endpoint, the status of each answer
+        self.failures: Dict[str, Tuple[int, str]] = {}  # by endpoint, the status of each answer and its reason
         self.pages: Dict[str, int] = {}  # by endpoint, the status of an HTML page in place of each answer
-        self.collections: Dict[str, Tuple[dict, List[str]]] = {}  # by slug
         self.cuts: Dict[str, int] = {}  # by endpoint, the byte of each body after which the connection is cut
-        self.xet_storage: Optional[str] = None
         self.before_commit = lambda: None
         self.after_commit: Callable[[Response], Response] = lambda response: response  # what becomes of the answer
         self.store = lambda content: content  # what the storage makes of an upload
@@ -96,7 +94,7 @@ class HubServer:
         def record_and_fail():
             self.requests.append(f'{request.method} {request.path}')
             if request.endpoint in self.failures:
-                fail(self.failures[request.endpoint], f"made to fail for {request.headers.get('Authorization')}")
+                fail(*self.failures[request.endpoint])
             if request.endpoint in self.pages:
                 abort(Response('<html><body>Log in to this network</body></html>', self.pages[request.endpoint]))
 
@@ -180,14 +178,13 @@ class HubServer:
                 return jsonify(errors=[{'message': str(e)}], warnings=[]), 400
             return jsonify(errors=[], warnings=[])
 
-        def sibling(path: str, content: Union[bytes, str]) -> dict:
-            if 'blobs' not in request.args:
-                return {'rfilename': path}
+        def entry(path: str, content: Union[bytes, str]) -> dict:
+            """Of a tree: a file of git by its blob's hash, an LFS object by the sha256 of what was sent."""
             if isinstance(content, bytes):
-                return {'rfilename': path, 'size': len(content), 'blobId': blob_id(content)}
+                return {'type': 'file', 'path': path, 'size': len(content), 'oid': blob_id(content)}
             size = len(self.objects[content])
-            lfs = {'size': size, 'sha256': content, 'pointerSize': 134}
-            return {'rfilename': path, 'size': size, 'blobId': sha1(content), 'lfs': lfs}
+            lfs = {'oid': content, 'size': size, 'pointerSize': 134}
+            return {'type': 'file', 'path': path, 'size': size, 'oid': sha1(content), 'lfs': lfs}
 
         def blob_id(content: bytes) -> str:
             return hashlib.sha1(b'blob %d\0' % len(content) + content).hexdigest()
@@ -199,14 +196,12 @@ class HubServer:
             oid = oid_of(repo, revision)
             return jsonify(
                 _id='0', id=f'{owner}/{name}', modelId=f'{owner}/{name}', sha=oid, private=repo.private, tags=[],
-                downloads=0, likes=0, siblings=[sibling(*file) for file in repo.commits[oid].items()])
+                downloads=0, likes=0, siblings=[{'rfilename': path} for path in repo.commits[oid]])
 
         @app.get('/api/models/<owner>/<name>/tree/<path:revision>')
         def tree(owner, name, revision):
             repo = readable(f'{owner}/{name}')
-            return jsonify([
-                {'type': 'file', 'path': path, 'size': len(content), 'oid': sha1(content)}
-                for path, content in repo.commits[oid_of(repo, revision)].items()])
+            return jsonify([entry(*file) for file in repo.commits[oid_of(repo, revision)].items()])
 
         @app.get('/api/models/<owner>/<name>/commits/<path:revision>')
         def history(owner, name, revision):
@@ -218,14 +213,6 @@ class HubServer:
             return jsonify([
                 {'id': oid, 'authors': [], 'date': '2026-01-01T00:00:00.000Z', 'title': '', 'message': ''}
                 for oid in oids])
-
-        @app.get('/api/models/<owner>/<name>/refs')
-        def refs(owner, name):
-            repo = readable(f'{owner}/{name}')
-            branches = [
-                {'name': ref, 'ref': f'refs/heads/{ref}', 'targetCommit': oid}
-                for ref, oid in repo.refs.items() if not ref.startswith('refs/')]
-            return jsonify(branches=branches, converts=[], tags=[])
 
         @app.post('/api/models/<owner>/<name>/branch/<path:branch>')
         def branch(owner, name, branch):
@@ -255,12 +242,6 @@ class HubServer:
                     'oid': oid(file['path']),
                 }
                 for file in request.json['files']])
-
-        @app.get('/api/models/<owner>/<name>/xet-write-token/<path:revision>')
-        def xet_token(owner, name, revision):
-            if self.xet_storage is None:
-                fail(404, 'There is no Xet here')
-            return jsonify(accessToken='token', exp=2**32, casUrl=self.xet_storage)
 
         @app.post('/<owner>/<name>.git/info/lfs/objects/batch')
         def lfs_batch(owner, name):
@@ -341,32 +322,6 @@ class HubServer:
                     'repo': {'name': f'{owner}/{name}', 'type': 'model'},
                 }
                 for number, title in titles.items()])
-
-        @app.post('/api/collections')
-        def create_collection():
-            if account() != 'write':
-                fail(403, 'You do not have the rights to create a collection under this namespace')
-            slug = f"{request.json['namespace']}/{request.json['title'].lower().replace(' ', '-')}-1"
-            if slug in self.collections:
-                return jsonify(slug=slug), 409
-            self.collections[slug] = request.json, []
-            return collection(request.json['namespace'], slug.split('/')[1])
-
-        @app.get('/api/collections/<owner>/<slug>')
-        def collection(owner, slug):
-            about, items = self.collections[f'{owner}/{slug}']
-            return jsonify(
-                slug=f'{owner}/{slug}', title=about['title'], owner={'name': owner}, private=about['private'],
-                items=[{'_id': str(i), 'id': item, 'type': 'model', 'position': i} for i, item in enumerate(items)],
-                lastUpdated='2026-01-01T00:00:00.000Z', position=0, theme='green', upvotes=0)
-
-        @app.post('/api/collections/<owner>/<slug>/items')
-        def collection_item(owner, slug):
-            item, items = request.json['item']['id'], self.collections[f'{owner}/{slug}'][1]
-            if item in items:
-                fail(409, 'It is in the collection already')
-            items.append(item)
-            return collection(owner, slug)
 
         @app.get('/<owner>/<name>/resolve/<path:revision_and_path>')  # and HEAD
         def resolve(owner, name, revision_and_path):

@@ -9,10 +9,11 @@ import inspect
 import itertools
 import json
 import os
-from contextlib import contextmanager, suppress
+import re
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple, Union, cast
+from typing import Any, Dict, Iterator, Optional, Tuple, Union, cast
 
 import timm
 import torch
@@ -88,7 +89,7 @@ def load_source(source: str, use_ema: bool = False, weights: Optional[Path] = No
         model = timm.create_model(source, pretrained=True).eval()
         return Source(model, model.state_dict())
     if named:
-        return _build(source, {}, _read_named(source, weights or weights_file(source)), source)
+        return _build(source, {}, read_weights(weights or weights_file(source)), source)
     if path.is_dir():
         return _load_folder(path, read_weights(path), str(path))
     if source.startswith('hf-hub:'):
@@ -141,18 +142,9 @@ def weights_file(name: str) -> Path:
             f"The weights of '{name}' could not be fetched from {repo_id}{where}: {one_line(error)}.") from error
 
 
-def _read_named(name: str, file: Path) -> Any:
-    try:
-        return read_weights(file)
-    except ValueError as error:
-        cfg = registered_cfg(name)
-        hint = '' if cfg.file else f' If the Hub has it whole, `hf cache rm model/{cfg.hf_hub_id}` removes this copy.'
-        raise ValueError(f'{error}{hint}') from error
-
-
 def _load_folder(folder: Path, state_dict: Any, source: str) -> Source:
     config = read_json(folder / 'config.json')
-    with _blame(f"The config.json of '{source}' gives no model, write it with timm.models.save_for_hf"):
+    with blame(f"The config.json of '{source}' gives no model, write it with timm.models.save_for_hf"):
         cfg, name, model_args = load_model_config_from_path(folder)
     loaded = _build(name, model_args, state_dict, source, dict(pretrained_cfg=cfg), config=config)
     # timm builds by model_args alone, and would give another model than the one that was trained
@@ -175,7 +167,7 @@ def _load_checkpoint(file: Path, use_ema: bool) -> Source:
             'folder of timm.models.save_for_hf.')
     if use_ema and not checkpoint.get('state_dict_ema'):
         raise ValueError(f"'{file}' has no EMA weights: leave out --use-ema, or train with --model-ema.")
-    with _blame(f"The arguments of the training in '{file}' give no model"):
+    with blame(f"The arguments of the training in '{file}' give no model"):
         name, cfg, model_args = _trained_from(args['model'])
         # as train.py builds it; older ones had not all of these arguments
         model_args = dict(
@@ -186,7 +178,7 @@ def _load_checkpoint(file: Path, use_ema: bool) -> Source:
     loaded = _build(
         name, model_args, checkpoint['state_dict_ema' if use_ema else 'state_dict'], str(file),
         dict(pretrained_cfg=cfg, pretrained_cfg_overlay=others), hparams=args)
-    with _blame(f"The arguments of the training in '{file}' give no preprocessing"):
+    with blame(f"The arguments of the training in '{file}' give no preprocessing"):
         config_of(loaded.model).update(
             resolve_input_data_config(loaded.model, args), num_classes=loaded.model.num_classes, pool_size=None)
     return loaded
@@ -197,14 +189,14 @@ def _trained_from(model: str) -> Tuple[str, Optional[Dict[str, Any]], Dict[str, 
     source, name = parse_model_name(model)
     if source is None:
         return name, None, {}
-    folder = Path(name)
+    file = Path(name, 'config.json')
     if source == 'hf-hub':
         repo_id, revision = hf_split(name)
-        config = try_to_load_from_cache(repo_id, 'config.json', revision=revision)
-        if not isinstance(config, str):
-            raise ValueError(f'{model} is not in the cache: run `hf download {repo_id} config.json`')
-        folder = Path(config).parent
-    cfg, name, model_args = load_model_config_from_path(folder)
+        cached = try_to_load_from_cache(repo_id, 'config.json', revision=revision)
+        file = Path(cached if isinstance(cached, str) else '')
+    if not file.is_file():
+        raise ValueError(f'there is no config.json of {model} here, `hf download` gets one from the Hub')
+    cfg, name, model_args = load_model_config_from_path(file.parent)
     return name, cfg, model_args
 
 
@@ -212,7 +204,7 @@ def _build(
         name: str, model_args: Dict[str, Any], state_dict: Any, source: str,
         cfg: Optional[Dict[str, Any]] = None, **known: Any) -> Source:
     """Build the model and load all weights as they are: timm would adapt those of other classes or channels."""
-    if not timm.is_model(name):
+    if not isinstance(name, str) or not timm.is_model(name):
         raise ValueError(f"The model '{name}' of '{source}' is not registered: import the package that has it.")
     built = itertools.count()
 
@@ -220,7 +212,7 @@ def _build(
         if next(built) > 2 * len(state_dict) + 1000:  # layers may be replaced while a model is built
             raise ValueError('it has more parameters than there are tensors')
 
-    with _blame(f"The weights of '{source}' do not fit the arguments of its model"):
+    with blame(f"The weights of '{source}' do not fit the arguments of its model"):
         _check_args(name, model_args, sum(v.numel() for v in state_dict.values() if isinstance(v, torch.Tensor)))
         with register_module_parameter_registration_hook(limit):
             on_meta = timm.create_model(name, device='meta', **(cfg or {}), **model_args)
@@ -274,36 +266,39 @@ def read_weights(path: Path) -> Any:
         file = next((path / name for name in WEIGHT_FILES if (path / name).is_file()), path / WEIGHT_FILES[0])
     if not file.stat().st_size:
         raise ValueError(f"'{file}' is empty: write or fetch it again.")
-    code: List[str] = []
-    with torch.serialization.safe_globals([argparse.Namespace]):  # of timm's train.py
-        try:
-            if file.suffix == '.safetensors':
-                return load_file(file)
+    try:
+        if file.suffix == '.safetensors':
+            return load_file(file)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # of timm's train.py
             return torch.load(file, map_location='cpu', weights_only=True)
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which torch gets from a file cut off
-                raise
-            with suppress(Exception):
-                code = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-            raise ValueError(
-                f"'{file}' would run code ({', '.join(code)}), so it was not read: save the weights alone." if code else
-                f"'{file}' is damaged or holds no weights ({one_line(error)}): write or fetch it again.") from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which torch gets from a file cut off
+            raise
+        if code := re.search(r'GLOBAL (\S+)', str(error)):
+            fault = f'would run code ({code[1]}) and was not read: save the weights alone'
+        elif cached := re.search('/models--(.+?)--(.+)/snapshots/', file.as_posix()):
+            fault = f'is damaged: remove it with `hf cache rm model/{cached[1]}/{cached[2]}`'
+        else:
+            fault = f'is damaged or holds no weights ({type(error).__name__}): write or fetch it again'
+        raise ValueError(f"'{file}' {fault}.") from error
 
 
 def read_json(file: Path) -> Any:
     """Read a JSON file; raises OSError if it cannot be read, and ValueError if it is not JSON in UTF-8."""
-    with _blame(f"'{file}' is not JSON in UTF-8"):
+    with blame(f"'{file}' is not JSON in UTF-8"):
         return json.loads(file.read_text(encoding='utf-8'))
 
 
 @contextmanager
-def _blame(what: str) -> Iterator[None]:
+def blame(what: str) -> Iterator[None]:
     """Say that `what` is at fault, whatever a library makes of bad input; the system's errors stay what they are."""
     try:
         yield
     except OSError:
         raise
     except Exception as error:
+        if number := re.search(r'\(os error (\d+)\)', str(error)):  # safetensors has errors of its own
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
         raise ValueError(f'{what}: {one_line(error)}.') from error
 
 

@@ -18,7 +18,7 @@ from scripts.benchmarks.common.paper import FAMILIES, TOP1, family
 NAME = 'compare_fashion_mnist'
 METHOD = """\
 Every model gets two budgets. With equal updates it sees the same batches of the same images in the same order as all
-others. With equal time it makes as many updates as fit in it, by the measured step; reading the images does not count.
+others. With equal time it makes the updates that fit, by the measured step; reading the images does not count.
 
 For each budget a model gets a learning rate of its own: each rate is tried with the whole budget and the first seed,
 and the one with the highest top-1 on images of validation/ is taken. With that rate it is trained for every seed: the

@@ -155,7 +155,7 @@ def sections(results: Results) -> List[str]:
         'and speed on a GPU, in mixed precision.',
         tables.ratio_table(results, size),
         '### Parameters and memory, tables 1 and 4 of the paper',
-        "The paper's memory is that of the GPU, weights and all, in mixed precision.",
+        "The paper's memory is measured on the GPU, weights and all, in mixed precision.",
         tables.memory_table(results, size),
     ]
     if peaks:
@@ -180,7 +180,7 @@ def sections(results: Results) -> List[str]:
     if size == 32:
         parts += [
             '### Beside other implementations of WaveMix',
-            'How many times as many images per second in fp32 our implementation runs.',
+            'How many times as fast our implementation is, in images per second in fp32.',
             tables.implementation_table(results),
         ]
     return parts
@@ -247,7 +247,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         type=command.positive_int,
         default=[32],
         metavar='PIXELS',
-        help='image sizes; those of the paper are 32 and 64 (default: 32)',
+        help='image sizes; the paper has 32 and 64 (default: 32)',
     )
     parser.add_argument(
         '--batch-size', type=command.positive_int, default=64, help='images in a batch (default: %(default)s)')

@@ -16,7 +16,7 @@ from scripts.benchmarks.common.step import FP32, INFERENCE, TRAIN
 
 NAME = 'growth'
 MODELS = 'wavemix_16_5', 'wavemix_lite_128_7', 'vit_tiny_patch4'
-SIZES = 64, 128, 256  # images of this side, as many as have the pixels of one batch of 32x32
+SIZES = 64, 128, 256  # sides of images, in batches with the pixels of one batch of 32x32
 BATCHES = 1, 4, 16, 256  # of 32x32 images
 
 
@@ -60,7 +60,7 @@ def create(name: str, image_size: int) -> nn.Module:
 
 
 def list_cases(batch_size: int, device: torch.device) -> List[Case]:
-    """Models at other image sizes with as many pixels as the batch of 32x32 images has, and at other batch sizes."""
+    """Models at other image sizes, with the pixels of the batch of 32x32 images, and at other batch sizes."""
     cases = []
     for image_size in (32, *SIZES):
         batch_sizes = [max(1, batch_size * 32 ** 2 // image_size ** 2)]
@@ -92,7 +92,7 @@ def measure_pixels(args: argparse.Namespace) -> Report:
 
 
 def tables(pixels: List[Pixel]) -> Iterator[str]:
-    """What a pixel takes, and how many times that of the first line it is."""
+    """What a pixel takes, and its ratio to the first line."""
     batches = list(dict.fromkeys((pixel.batch_size, pixel.image_size) for pixel in pixels))
     for title, quantity in QUANTITIES.items():
         values = {(p.model, p.batch_size, p.image_size): quantity(p) for p in pixels}

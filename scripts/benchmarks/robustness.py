@@ -77,7 +77,7 @@ def corrupted_accuracy(
         corruption: What is done to the images.
         data: The folder.
         device: Where to run the model.
-        images: How many, as many of each class, or all.
+        images: How many, of each class alike, or all.
         precision: Of the model's arithmetic.
 
     Raises:
@@ -90,7 +90,7 @@ def corrupted_accuracy(
         v2.ToImage(),
         v2.ToDtype(torch.float32, scale=True),
         corruption,
-        v2.Grayscale(config['input_size'][0]),  # as many equal channels
+        v2.Grayscale(config['input_size'][0]),  # repeats the grey channel
         create_transform(**config),
     ])
     dataset = balanced_subset(load_split(data, 'test', transform=transform, input_img_mode='L'), images, SEED)
@@ -100,7 +100,7 @@ def corrupted_accuracy(
 
 
 def load_models(checkpoint: Optional[Path], use_ema: bool) -> Dict[str, nn.Module]:
-    """The shipped models, and that of the checkpoint, by name.
+    """The shipped models and the one in the checkpoint, by name.
 
     Raises:
         OSError, ValueError: The checkpoint cannot be used.
@@ -163,7 +163,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument('--use-ema', action='store_true', help='take the EMA weights of the checkpoint')
     parser.add_argument(
         '--images', type=command.number_or_all, default='all', metavar='N',
-        help="test images, as many of each class, or 'all' (default: %(default)s)")
+        help="test images, of each class alike, or 'all' (default: %(default)s)")
     parser.add_argument('--amp', action='store_true', help='bf16 autocast, much faster on some processors and GPUs')
     command.add_device_argument(parser)
     command.add_output_arguments(parser, NAME)

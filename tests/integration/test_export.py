@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -130,9 +131,12 @@ def test_every_runtime_that_is_installed_gives_the_models_logits(runtime, tmp_pa
     file = tmp_path / f'model{kind.suffix}'
     written = export('wavemix_16_5', runtime, file, fashion_mnist / 'validation' if kind.calibrated else None)
     assert set(written) == set(tmp_path.iterdir())
-    tolerance = 1.5 if 'int8' in runtime else 0.1 if 'fp16' in runtime else 1e-3
-    for batch in images, images[:1]:
-        np.testing.assert_allclose(RUN[kind.suffix](file, batch), logits(shipped, batch), atol=tolerance, rtol=0)
+    outputs, expected = (np.concatenate([run(images), run(images[:1])]) for run in (
+        partial(RUN[kind.suffix], file), partial(logits, shipped)))
+    if 'int8' in runtime:
+        assert (outputs.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.9
+    else:
+        np.testing.assert_allclose(outputs, expected, atol=0.1 if 'fp16' in runtime else 1e-3, rtol=0)
     if runtime == 'onnx-int8-dynamic':
         assert file.stat().st_size <= 0.6e6  # 0.18 million weights
 

@@ -13,7 +13,6 @@ import huggingface_hub
 import pytest
 import timm
 import torch
-from timm_wavemix.cards import make_card, read_metadata
 from torchvision.datasets import CIFAR10
 
 import timm_wavemix
@@ -22,6 +21,7 @@ from hub_server import Repo
 from scripts import convert_official
 from scripts.benchmarks.models import reference
 from timm_wavemix import hub as hub_module
+from timm_wavemix.cards import make_card, read_metadata
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +37,7 @@ OFFICIAL = {
     'wavemix_lite_192_16_p4.galaxy10': (
         dict(num_classes=10, depth=16, final_dim=192, level=1, patch_size=4), 12_303_466),
     'wavemix_192_16_l3_p4.in1k': (dict(num_classes=1000, depth=16, final_dim=192, level=3, patch_size=4), 27_857_608),
-    'wavemix_192_16_l3_p4.in1k_71_49': (
+    'wavemix_192_16_l3_p4.in1k_v1': (
         dict(num_classes=1000, depth=16, final_dim=192, level=3, patch_size=4), 27_857_608),
     'wavemix_192_16_l3_p4.tiny_imagenet_64': (
         dict(num_classes=200, depth=16, final_dim=192, level=3, patch_size=4), 27_703_208),
@@ -50,7 +50,7 @@ OFFICIAL = {
         dict(num_classes=365, depth=12, final_dim=256, level=2, patch_size=8), 28_449_261),
 }
 INPUT_ASSUMED = {  # the authors state neither the size nor the normalisation of their images
-    'wavemix_192_16_l3_p4.in1k_71_49',
+    'wavemix_192_16_l3_p4.in1k_v1',
     'wavemix_lite_256_8.cifar100',
     'wavemix_lite_256_10.cifar100',
     'wavemix_256_16_l3_p4.in1k',

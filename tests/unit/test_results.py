@@ -82,6 +82,34 @@ def test_the_ablation_says_what_exceeds_the_standard_deviation():
     assert 'far -11.0' in exceeding and 'near +0.5' in within and 'failed' not in sentence
 
 
+def test_what_docs_training_md_concludes_holds():
+    top1 = load('robustness')['top1']
+    resnet = top1.pop('resnet18')
+    ahead = {(name, noise) for noise in ('noise 0.05', 'noise 0.1', 'noise 0.2')
+             for name in top1 if top1[name][noise] > resnet[noise]}
+    assert ahead == {('wavemix_32_5.fashion_mnist', 'noise 0.2')}
+    cost = {name: row['clean'] - row['shift 4'] for name, row in {**top1, 'resnet18': resnet}.items()}
+    assert {name.split('.')[0] for name in sorted(cost, key=cost.get)[:2]} == {
+        'wavemix_lite_128_7', 'wavemix_lite_256_7'}
+
+    for budget in 'equal updates', 'equal time':
+        means = {row['name']: sum(result['top1'] for result in row['results']) for row in load('compare_fashion_mnist')[
+            'rows'] if row['budget'] == budget}
+        waves = [means[name] for name in means if name.startswith('wavemix_') and 'lite' not in name]
+        assert min(waves) > means['wavemix_lite_128_7'] > means['wavemix_lite_256_7']
+
+    report = Report.from_json(load('ablation'))
+    for model, exceeding in (
+            ('wavemix_16_5', {'average_pooling', 'dense', '1_levels', '2_levels', '3_levels'}),
+            ('wavemix_lite_128_7', set())):
+        haar, limit = report.row(model), standard_deviation(report.row(model).top1)
+        differences = {
+            row.name.partition('.')[2]: ablation.difference(row, haar) for row in report.rows if row.model == model}
+        assert {name for name, value in differences.items() if abs(value) > limit} == exceeding
+        assert all(differences[name] < 0 for name in exceeding)
+        assert model != 'wavemix_16_5' or min(differences[name] for name in ('db2', 'sym4', 'bior2.2')) > 0
+
+
 # The picture of accuracies
 
 def test_points_are_at_the_models_parameters_speed_and_accuracy():

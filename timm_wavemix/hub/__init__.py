@@ -11,7 +11,7 @@ from huggingface_hub.utils import HFValidationError, disable_progress_bars, vali
 from ..checkpoints import one_line
 from .errors import explain
 from .files import write_files
-from .send import Target, read_token, send
+from .send import Target, publish, read_token
 
 EPILOG = """\
 SOURCE is a model with weights (wavemix_16_5.fashion_mnist), a checkpoint of timm's
@@ -33,7 +33,7 @@ def push(
 
     Raises:
         OSError, RuntimeError, ValueError: As `write_files`, or there is no token.
-        RuntimeError, KeyboardInterrupt: As `send`.
+        RuntimeError, KeyboardInterrupt: As `publish`.
     """
     if not token and not dry_run:
         raise ValueError('There is no token of the Hub: run `hf auth login`, or set HF_TOKEN.')
@@ -44,7 +44,11 @@ def push(
         shown = [f'{source} to {target.repo_id}:', *(f'  {f.name:<18}{f.stat().st_size:>14,} bytes' for f in files)]
         texts = [f for f in files if dry_run and f.suffix != '.safetensors']
         _say('\n'.join([*shown, *notes, *(f"\n{f.name}:\n{f.read_text(encoding='utf-8')}" for f in texts)]))
-        _say(send(folder, target, str(token)) if not dry_run else 'Nothing was sent.')
+        result = 'Nothing was sent.' if dry_run else publish(folder, target, str(token))
+    try:
+        _say(result)
+    except BrokenPipeError:
+        print(result, file=sys.stderr)
 
 
 def repo_id(value: str) -> str:
@@ -92,10 +96,10 @@ def main(argv: Optional[List[str]] = None, prog: Optional[str] = None) -> None:
 
 
 def _say(text: str) -> None:
-    """Print at once, on whatever console this is."""
+    """Print at once, on whatever console this is: whoever reads it may leave, but not after something was sent."""
     encoding = sys.stdout.encoding or 'utf-8'
     try:
         print(text.encode(encoding, 'backslashreplace').decode(encoding), flush=True)
-    except BrokenPipeError:  # whoever read it has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # which Python flushes at its end
-        print(text, file=sys.stderr)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails as it flushes at its end
+        raise

@@ -14,10 +14,10 @@ from ..checkpoints import one_line
 
 def explain(error: BaseException) -> str:
     """Who failed and a hint at the fix, with what the server or the library says itself."""
-    response, reason, endpoint = _response_of(error), one_line(error), HfApi().endpoint
+    reason, endpoint = one_line(error), HfApi().endpoint
     kinds = ' '.join(f'{kind.__module__}.{kind.__name__}' for kind in type(error).__mro__)
-    if response is not None:
-        return _explain_response(response, str(getattr(error, 'server_message', None) or ''), endpoint)
+    if answered := _answered(error):
+        return _explain_answer(answered.response, str(getattr(answered, 'server_message', None) or ''), endpoint)
     if isinstance(error, json.JSONDecodeError):
         return f'{endpoint} does not answer as the Hub, perhaps a login page does ({reason}): open it in a browser.'
     if isinstance(error, (AttributeError, KeyError, TypeError)):
@@ -26,7 +26,7 @@ def explain(error: BaseException) -> str:
         return f'the transfer by Xet failed ({reason}): set HF_HUB_DISABLE_XET=1 to upload without it.'
     if 'ProxyError' in kinds:
         return f'the proxy does not connect to the Hub ({reason}): check HTTPS_PROXY.'
-    if 'httpx' in kinds or (isinstance(error, OSError) and isinstance(error, (ConnectionError, TimeoutError))):
+    if 'httpx' in kinds or isinstance(error, OfflineModeIsEnabled):
         fix = '' if isinstance(error, OfflineModeIsEnabled) else ': check the network, and HF_ENDPOINT if it is set'
         return f'{endpoint} cannot be reached ({reason}){fix}.'
     if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT) or 'No space left' in reason:
@@ -36,17 +36,18 @@ def explain(error: BaseException) -> str:
 
 def is_refusal(error: BaseException) -> bool:
     """Whether the server said no, after which nothing has changed there."""
-    response = _response_of(error)
-    return response is not None and 400 <= response.status_code < 500 and response.status_code != 408
+    answered = _answered(error)
+    return answered is not None and 400 <= answered.response.status_code < 500 and answered.response.status_code != 408
 
 
-def _response_of(error: Optional[BaseException]) -> Any:
+def _answered(error: Optional[BaseException]) -> Any:
+    """The error, or the one that it was raised from, that has the answer of a server."""
     while error is not None and getattr(error, 'response', None) is None:
         error = error.__cause__
-    return getattr(error, 'response', None)
+    return error
 
 
-def _explain_response(response: Any, message: str, endpoint: str) -> str:
+def _explain_answer(response: Any, message: str, endpoint: str) -> str:
     status, url = response.status_code, urlsplit(str(response.request.url))
     is_page = 'text/html' in response.headers.get('content-type', '')
     said = f"{status} {' '.join(message.split()) if message and not is_page else response.reason_phrase}"
@@ -61,8 +62,8 @@ def _explain_response(response: Any, message: str, endpoint: str) -> str:
     if status == 401:
         fix = 'set HF_TOKEN to a valid token' if os.environ.get('HF_TOKEN') else 'run `hf auth login`'
         return f'the Hub does not accept the token ({said}): {fix}.'
-    if status == 404:
-        return f'the Hub does not find it, or not for this token ({said}): check the name, and `hf auth whoami`.'
+    if response.headers.get('x-error-code') == 'RepoNotFound':
+        return f'the Hub has no such repository, or not for this token ({said}): check its name, and `hf auth whoami`.'
     if status == 412:
         return f'the branch moved meanwhile ({said}): run the command again.'
     if status in (408, 429) or status >= 500:

@@ -15,11 +15,11 @@ from timm.models._hub import save_for_hf
 
 from ..checkpoints import (
     Source,
+    blame,
     config_of,
     is_name,
     is_own,
     load_source,
-    one_line,
     read_weights,
     registered_cfg,
     weights_file,
@@ -31,7 +31,7 @@ PRIVATE_KEY = re.compile(
     'auth|credential|email|key|passw|secret|token|user|wandb|^config$|^data$|dir$|device|distributed|'
     'initial_checkpoint|map$|output|path|rank|resume|url|world_size', re.IGNORECASE)
 PLAIN = re.compile(r'(?!.*hf_)(?!.*\.[A-Za-z]\w*$)[\w.,+=() -]*')  # no token of the Hub, file, path, URL or address
-PUBLIC_NAME = re.compile(r'[\w.-]+|(hf-hub:|(hfds|hfids|tfds|torch|wds)/)[\w./@-]+')  # of models and data sets
+PUBLIC_NAME = re.compile(r'(?!.*\.\.)([\w.-]+|(hf-hub:|(hfds|hfids|tfds|torch|wds)/)[\w./@-]+)')  # models, data sets
 
 
 def write_files(
@@ -62,22 +62,21 @@ def write_files(
     names, notes = _label_names(loaded, metadata, source, config)
     for key in 'label_names', 'label_descriptions':  # save_for_hf would write names twice, descriptions are of names
         cfg.pop(key, None)
-    save_for_hf(
-        loaded.model, str(folder), model_config=dict(label_names=names), model_args=loaded.model_args,
-        safe_serialization=True)
-    saved = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
-    saved['model_args'].pop('num_classes', None)  # transformers passes it beside the other, and fails
-    (folder / 'config.json').write_text(json.dumps(saved, indent=2), encoding='utf-8')
+    with blame(f"The model of '{source}' cannot be used as its config says, correct input_size, mean, std and so on"):
+        save_for_hf(
+            loaded.model, str(folder), model_config=dict(label_names=names), model_args=loaded.model_args,
+            safe_serialization=True)
+        saved = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
+        saved['model_args'].pop('num_classes', None)  # transformers passes it beside the other, and fails
+        (folder / 'config.json').write_text(json.dumps(saved, indent=2), encoding='utf-8')
+        _check_same(loaded, folder)
     cfg['label_names'] = names
-    _check_same(loaded, folder, source)
 
     card = Path(source) / 'README.md'
     if card.is_file():  # somebody wrote it, the Hub will validate it
-        try:
+        with blame(f"'{card}' cannot be sent"):
             check_text(card.read_text(encoding='utf-8'), 'it')
             ModelCard(card.read_text(encoding='utf-8'))
-        except Exception as error:
-            raise ValueError(f"'{card}' cannot be sent: {one_line(error)}.") from error
         (folder / 'README.md').write_bytes(card.read_bytes())
     else:
         make_card(loaded.model, repo_id, metadata).save(folder / 'README.md')
@@ -90,11 +89,12 @@ def write_files(
 
 
 def _load(source: str, use_ema: bool, weights: Optional[Path]) -> Source:
-    if is_name(source) and is_own(source) and not weights:
+    named = is_name(source)
+    if named and is_own(source) and not weights:
         _check_cache(source)
-    loaded = load_source(source, use_ema, weights)
-    architecture = config_of(loaded.model)['architecture']
-    if not is_own(architecture):
+    loaded = None if named and not is_own(source) else load_source(source, use_ema, weights)
+    architecture = config_of(loaded.model)['architecture'] if loaded else source
+    if not loaded or not is_own(architecture):
         raise ValueError(f"'{source}' is a {architecture}: push other models with timm.models.push_to_hf_hub.")
     if not loaded.model.num_classes:
         raise ValueError(f"'{source}' has no classifier: push the model with its head.")
@@ -145,32 +145,24 @@ def _has_registered_classifier(loaded: Source) -> bool:
         for key, tensor in loaded.tensors.items() if key.startswith('head.'))
 
 
-def _check_same(loaded: Source, folder: Path, source: str) -> None:
-    """Whether timm gets from the files the tensors of the source and the same logits, bit for bit, and finite ones."""
-    try:
-        again = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
-        saved, reloaded = load_file(folder / 'model.safetensors'), again.state_dict()
-        channels, height, width = config_of(loaded.model)['input_size']
-        images = torch.randn(1, channels, height, width, generator=torch.Generator().manual_seed(0))
-        if channels in IMAGE_MODES:  # and a black one, preprocessed as the card does
-            transform = create_transform(**resolve_model_data_config(again))
-            black = Image.new(IMAGE_MODES[channels], (width, height))
-            images = torch.cat([images, transform(black).unsqueeze(0)])
-        with torch.inference_mode():
-            logits = loaded.model(images)
-            same = torch.equal(logits, again(images))
-        if not logits.isfinite().all():
-            raise ValueError('its logits are not finite')
-    except Exception as error:
-        raise ValueError(
-            f"The model of '{source}' cannot be used as its config says, correct input_size, mean, std and so on: "
-            f'{one_line(error)}.') from error
-    if not same or not loaded.tensors.keys() == saved.keys() == reloaded.keys() or not all(
+def _check_same(loaded: Source, folder: Path) -> None:
+    """Check that timm gets from the files the tensors of the source and the same logits, bit for bit, all finite."""
+    again = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
+    saved, reloaded = load_file(folder / 'model.safetensors'), again.state_dict()
+    channels, height, width = config_of(loaded.model)['input_size']
+    images = torch.randn(1, channels, height, width, generator=torch.Generator().manual_seed(0))
+    if channels in IMAGE_MODES:  # and a black one, preprocessed as the card does
+        transform = create_transform(**resolve_model_data_config(again))
+        images = torch.cat([images, transform(Image.new(IMAGE_MODES[channels], (width, height))).unsqueeze(0)])
+    with torch.inference_mode():
+        logits = loaded.model(images)
+        same = torch.equal(logits, again(images)) and loaded.tensors.keys() == saved.keys() == reloaded.keys()
+    if not logits.isfinite().all():
+        raise ValueError('its logits are not finite')
+    if not same or not all(
             torch.equal(tensor.to(saved[name].dtype), saved[name]) and torch.equal(saved[name], reloaded[name])
             for name, tensor in loaded.tensors.items()):
-        raise ValueError(
-            f"The saved files of '{source}' do not give the same model: build it with timm.create_model from arguments "
-            'that JSON can hold.')
+        raise ValueError('the saved files do not give the same model, build it from arguments that JSON can hold')
 
 
 def _is_public(key: str, value: Any, token: str) -> bool:

@@ -26,7 +26,7 @@ class Target:
 
 
 def read_token() -> Optional[str]:
-    """The token of HF_TOKEN or of `hf auth login`, None if there is none; raises ValueError if no server can take it."""
+    """The token of HF_TOKEN or of `hf auth login`, if there is one; raises ValueError if no server can take it."""
     where = 'check HF_TOKEN, HF_TOKEN_PATH and HF_OIDC_RESOURCE, or run `hf auth login`.'
     try:
         token = get_token()
@@ -37,7 +37,7 @@ def read_token() -> Optional[str]:
     return token
 
 
-def send(folder: Path, target: Target, token: str) -> str:
+def publish(folder: Path, target: Target, token: str) -> str:
     """Send the files of a folder in one commit on top of the one that is looked at, and compare their checksums.
 
     They replace files of the same names. Others stay, except the arguments of another training.

@@ -108,7 +108,7 @@ def run(
     Args:
         parser: Of its arguments.
         work: What it does, which gives the files.
-        argv: Its arguments, those of the process if there are none.
+        argv: Its arguments; without them, the process's own.
         interrupted: What the user is to know after Ctrl-C.
 
     Raises:

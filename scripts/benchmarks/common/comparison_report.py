@@ -17,7 +17,7 @@ after a warm-up of one epoch, or a quarter of the training if that is shorter. T
 in short trainings, and no dropout. Training images are drawn from each class alike, others for each seed.
 
 Accuracy is measured with the last weights, on test images that are the same for every seed and choose nothing. Images
-per second are those of a training step that was measured before, in the median of five rounds over all models."""
+per second come from a training step that was measured before, in the median of five rounds over all models."""
 CAVEATS = """\
 This is how far each model comes with little training, not how accurate it gets when trained to the end, as in the
 paper: one that learns more slowly may end up better. The running averages of batch norms lag behind in a training of
@@ -68,8 +68,8 @@ def settings_text(settings: Settings) -> str:
         f'{settings.images:,} of them for training; batches of {settings.batch_size}; learning rate{chosen}; seeds '
         f'{", ".join(map(str, settings.seeds))}; {settings.precision}. Top-1 is measured on {settings.test_images:,} '
         'test images: mean ± standard deviation of the seeds. It includes the choice of weights and training images, '
-        f'but not that of the test images, whose standard error is up to {50 / math.sqrt(settings.test_images):.1f} '
-        'points; they are the same for all.')
+        'but not the choice of the test images, which are the same for all. Their standard error is up to '
+        f'{50 / math.sqrt(settings.test_images):.1f} points.')
 
 
 def by_budget(rows: Sequence[Row]) -> Dict[str, List[Row]]:

@@ -50,7 +50,7 @@ def load_split(data: Path, split: str, **kwargs: Any) -> ImageFolder:
 
 
 def balanced_order(targets: Sequence[int], seed: int) -> List[int]:
-    """Indices of all images in a random order whose beginnings have, of each class, as many as there are.
+    """Indices of all images in a random order whose beginnings are balanced: each has its classes alike.
 
     Args:
         targets: The classes of the images.
@@ -68,7 +68,7 @@ def balanced_subset(dataset: ImageDataset, images: Optional[int], seed: int) -> 
     """This many images of a data set, drawn at random from each class alike, or all for None.
 
     Raises:
-        ValueError: There are not so many.
+        ValueError: There are fewer.
     """
     targets = [target for _, target in dataset.reader.samples]
     if images is not None and images > len(targets):

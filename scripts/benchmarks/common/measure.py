@@ -54,7 +54,7 @@ class Cost:
     batch_size: int
     image_size: int
     params: int = 0
-    flops: int = 0  # of a forward pass of one image, a third of those of a training step
+    flops: int = 0  # of a forward pass of one image, a third of a training step's
     saved_bytes: Dict[str, int] = field(default_factory=dict)  # for a batch: in fp32, in bf16, and fp32 checkpointed
     peak_bytes: Dict[str, int] = field(default_factory=dict)  # of a GPU, by mode, in mixed precision
     largest_batch: Dict[str, int] = field(default_factory=dict)  # by mode: on a GPU in mixed precision, else in fp32
@@ -254,7 +254,7 @@ def measure_speeds(
 
 def measure(
         cases: Sequence[Case], rounds: int, device: torch.device, title: str, step_limit: float = math.inf) -> Results:
-    """Measure models, with at most so many seconds a step."""
+    """Measure models. One whose step takes longer than the limit, in seconds, is reported without figures."""
     costs = measure_costs(cases, device, title)
     return Results(costs, [
         speed for mode in MODES for speed in measure_speeds(cases, mode, rounds, device, title, step_limit)])

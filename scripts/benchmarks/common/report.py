@@ -138,7 +138,7 @@ def work(
         measure: Makes them from the arguments; None after a dry run.
         markdown: Makes the text of the report, of the results and the files' stem.
         draw: Makes the figure, where there is one.
-        args: With those of `add_output_arguments`.
+        args: The parsed ones, among them `add_output_arguments`'s.
     """
     if draw:
         command.require_matplotlib()

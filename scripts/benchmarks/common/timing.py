@@ -24,7 +24,7 @@ def seconds_of(call: Callable[[], Any], device: torch.device, repeats: int = 1) 
 def alternate(
         calls: Mapping[K, Callable[[], T]], rounds: int, title: str = 'timing', warm_up: int = 0,
 ) -> Tuple[Dict[K, List[T]], Dict[K, Exception]]:
-    """What each call returns in every round, without those of the warm-up, and the error of each that raises one.
+    """What each call returns in every round after the warm-up, and the error of each that raises one.
 
     In a round all take turns, so a machine that slows down slows all of them. What has raised an error is called no
     more, and has no results.
