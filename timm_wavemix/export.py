@@ -18,7 +18,8 @@ from timm.layers import set_layer_config
 from timm.utils import reparameterize_model
 from torch import nn
 
-from .checkpoints import load_model
+from .checkpoints import config_of, is_name, load_model
+from .hub.metadata import hub_configs
 from .web import copy_runtime, write_page
 
 if TYPE_CHECKING:
@@ -370,6 +371,9 @@ def export(
     check_output(kind, output)
     with set_layer_config(exportable=kind.exportable):
         model = load_model(model_name, use_ema)
+    if 'config' in kind.options and is_name(model_name):
+        published = hub_configs() / '{architecture}.{tag}.yaml'.format(**config_of(model))
+        options.setdefault('config', published if published.exists() else None)
     write(kind, model, output, calibration_images(calibration, model) if calibration else None, **options)
     return files_of(output)
 

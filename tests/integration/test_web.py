@@ -20,7 +20,7 @@ from timm_wavemix import web
 from timm_wavemix.export import export
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = next(ROOT.glob('scripts/*/00000_ankle_boot.png')).parent
+EXAMPLES = ROOT / 'scripts' / 'images' / 'demo'
 
 pytestmark = pytest.mark.recent_torch
 
@@ -368,20 +368,31 @@ def test_folder_is_a_static_space_that_holds_what_the_model_needs(site):
     assert 'examples' in json.loads((site / 'grey' / 'model.json').read_text())
 
 
-def test_ones_own_checkpoint_gets_its_names_from_a_config(tmp_path, package):
+def test_ones_own_checkpoint_gets_its_names_from_a_config(browser, tmp_path, package):
     trained = timm.create_model('wavemix_16_5', num_classes=3).eval()
     file = checkpoint(tmp_path / 'last.pth.tar', trained, num_classes=3, input_size=[3, 40, 40], crop_pct=0.9)
+    (tmp_path / 'examples').mkdir()
+    Image.new('RGB', (9, 9)).save(tmp_path / 'examples' / '01_my #1?.PNG')
     (tmp_path / 'config.yaml').write_text('label_names: [cat, dog, "<b>fish"]\nuse: {limits: knows three animals}')
-    export(str(file), 'web', tmp_path / 'page', config=tmp_path / 'config.yaml', onnxruntime_web=package)
+    export(
+        str(file), 'web', tmp_path / 'page', config=tmp_path / 'config.yaml', onnxruntime_web=package,
+        examples=tmp_path / 'examples')
     config = json.loads((tmp_path / 'page' / 'model.json').read_text())
     assert (config['labels'], config['input_size'], config['crop_pct']) == (['cat', 'dog', '<b>fish'], [3, 40, 40], 0.9)
     assert 'knows three animals' in (tmp_path / 'page' / 'README.md').read_text()
+    with serve(tmp_path / 'page') as url:
+        open_page(browser, url)
+        page = Page(browser)
+        page.find('#examples button')[0].click()
+        page.settle()
+        assert {name for name, _ in page.classes} == {'cat', 'dog', '<b>fish'}
 
 
-def test_without_a_config_a_checkpoint_has_no_names(tmp_path):
-    model = timm.create_model('wavemix_16_5', num_classes=3, pretrained_cfg_overlay=dict(tag=None, label_names=None))
-    web.write_page(model, tmp_path)
-    assert json.loads((tmp_path / 'model.json').read_text())['labels'] is None
+def test_fine_tuned_weights_have_neither_the_names_nor_the_figures_of_those_they_come_from(tmp_path):
+    web.write_page(timm.create_model('wavemix_16_5.fashion_mnist', num_classes=3), tmp_path)
+    text = (tmp_path / 'model.json').read_text()
+    assert json.loads(text)['labels'] is None
+    assert 'fashion' not in text.lower() and '93.09' not in text
 
 
 @pytest.mark.parametrize('overlay, options, fact', [

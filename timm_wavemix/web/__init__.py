@@ -6,7 +6,8 @@ import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple, cast
+from urllib.parse import quote
 
 from huggingface_hub import SpaceCard, SpaceCardData
 from timm.data import resolve_input_data_config
@@ -32,8 +33,7 @@ def write_page(
         model: The model of these files, with its `pretrained_cfg`.
         folder: Where to write.
         examples: Folder of images that the page offers. Their names are those of the files.
-        config: YAML file with what the model can't know, as `push` takes it. The default is that of hub_configs/ for
-            the model's name, if there is one.
+        config: YAML file with what the model can't know, like those of hub_configs/.
 
     Raises:
         OSError: A file cannot be read or written.
@@ -97,13 +97,14 @@ def _copy_examples(source: Path, target: Path) -> List[Dict[str, str]]:
     for path in files:
         shutil.copyfile(path, target / path.name)
     return [
-        {'file': f'examples/{path.name}', 'name': re.sub(r'^\d+_|_', ' ', path.stem).strip() or path.stem}
+        {'file': f'examples/{quote(path.name)}', 'name': re.sub(r'^\d+_|_', ' ', path.stem).strip() or path.stem}
         for path in files]
 
 
 def _facts(model: nn.Module, config: Optional[Path]) -> Dict[str, Any]:
     """What model.json holds, and the metadata of the Space's card."""
     cfg, data = config_of(model), resolve_input_data_config(model)
+    num_classes = cast(int, model.num_classes)
     channels, height, width = data['input_size']
     if channels not in (1, 3):
         raise ValueError(f'the page reads colour and grey images, the model takes {channels} channels: take onnx.')
@@ -111,16 +112,17 @@ def _facts(model: nn.Module, config: Optional[Path]) -> Dict[str, Any]:
         raise ValueError(
             f"the page cannot resize with interpolation '{data['interpolation']}' and crop_mode '{data['crop_mode']}': "
             'take onnx.')
-    name = f'{cfg["architecture"]}.{cfg["tag"]}' if cfg.get('tag') else cfg['architecture']
-    config = config or hub_configs() / f'{name}.yaml'
-    metadata = read_metadata(config) if config.exists() else {}
-    labels = metadata.get('label_names') or cfg.get('label_names')
-    if labels and len(labels) != cfg['num_classes']:
-        raise ValueError(f'{config} has {len(labels)} label_names, the model {cfg["num_classes"]} classes: name all.')
-    license_id = metadata.get('weights', {}).get('license') or cfg.get('license')
+    metadata = read_metadata(config) if config else {}
+    given, labels = metadata.get('label_names'), cfg.get('label_names')
+    if given and len(given) != num_classes:
+        raise ValueError(f"'{config}' has {len(given)} label_names, the model {num_classes} classes: name all.")
+    labels = given or (labels if labels and len(labels) == num_classes else None)
+    published = config == hub_configs() / f'{cfg["architecture"]}.{cfg.get("tag")}.yaml'
+    name = f'{cfg["architecture"]}.{cfg["tag"]}' if published else cfg['architecture']
+    license_id = metadata.get('weights', {}).get('license')
     dataset, metrics, use = (metadata.get(section, {}) for section in ('dataset', 'metrics', 'use'))
     facts: List[Tuple[str, Any]] = [
-        ('Classes', ', '.join(labels) if labels and len(labels) <= 100 else cfg['num_classes']),
+        ('Classes', ', '.join(labels) if labels and len(labels) <= 100 else num_classes),
         ('Every image', 'gets one of these classes, even if it shows something else'),
         ('Made for', use.get('intended')),
         ('Limits', use.get('limits')),
@@ -131,7 +133,7 @@ def _facts(model: nn.Module, config: Optional[Path]) -> Dict[str, Any]:
     ]
     return {
         'title': name,
-        'lead': f'A WaveMix model with {cfg["num_classes"]} classes. It runs in your browser.',
+        'lead': f'An image classifier with {num_classes} classes. It runs in your browser.',
         'labels': labels,
         **{key: data[key] for key in ('input_size', 'crop_pct', 'crop_mode', 'interpolation', 'mean', 'std')},
         'facts': [(term, str(text)) for term, text in facts if text],
