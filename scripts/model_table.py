@@ -49,7 +49,8 @@ def table(names: List[str]) -> str:
 
 def tables() -> List[str]:
     """The table of our models, and that of the authors' weights."""
-    names = [name for module in ('wavemix', 'mixers') for name in timm.list_models(module=module, include_tags=True)]
+    names = timm.list_models(module='wavemix', include_tags=True)
+    names.sort(key=lambda name: not name.startswith('wavemix'))  # the baselines last
     official = {name for name in names if timm.get_pretrained_cfg(name).hf_hub_id}
     return [
         table([name for name in names if name not in official]),
