@@ -130,15 +130,18 @@ class WaveletMlp(nn.Module):
         return x
 
 
-def _add_overlap(x: torch.Tensor, size: int, cell_dim: int) -> torch.Tensor:
-    """Add the first and the last of the `size` pixels of every cell, in dimension 3, to its neighbours'."""
-    parts = x.split([1, 1, size - 4, 1, 1], dim=3)  # a traced one cannot be unpacked
-    rest = x.shape[cell_dim] - 1
-    none = torch.zeros_like(parts[0].narrow(cell_dim, 0, 1))
+def _add_overlap(x: torch.Tensor, size: int, dim: int) -> torch.Tensor:
+    """Add the first and the last of the `size` pixels of every cell to its neighbours'.
+
+    The cells lie along the dimension `dim`, their pixels along the one after it.
+    """
+    parts = x.split([1, 1, size - 4, 1, 1], dim=dim + 1)  # a traced one cannot be unpacked
+    rest = x.shape[dim] - 1
+    none = torch.zeros_like(parts[0].narrow(dim, 0, 1))
     # concatenated: no converter for phones knows negative padding
-    first = parts[1] + torch.cat([none, parts[4].narrow(cell_dim, 0, rest)], dim=cell_dim)
-    last = parts[3] + torch.cat([parts[0].narrow(cell_dim, 1, rest), none], dim=cell_dim)
-    return torch.cat([first, parts[2], last], dim=3)
+    first = parts[1] + torch.cat([none, parts[4].narrow(dim, 0, rest)], dim=dim)
+    last = parts[3] + torch.cat([parts[0].narrow(dim, 1, rest), none], dim=dim)
+    return torch.cat([first, parts[2], last], dim=dim + 1)
 
 
 class OverlapAdd(nn.Module):
@@ -153,9 +156,10 @@ class OverlapAdd(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         size = self.stride + 2
-        x = x.permute(0, 2, 3, 1).unflatten(3, (size, -1))  # five dimensions at most, which converters can take
-        x = _add_overlap(x, size, cell_dim=1).transpose(2, 3).flatten(1, 2)
-        x = _add_overlap(x.unflatten(3, (size, -1)), size, cell_dim=2)
+        # five dimensions at most, which converters can take; no step but the additions copies the map
+        x = x.permute(0, 2, 3, 1).unflatten(3, (size, -1)).transpose(2, 3)
+        x = _add_overlap(x, size, dim=1).flatten(1, 2)
+        x = _add_overlap(x.unflatten(3, (size, -1)), size, dim=2)
         return x.flatten(2, 3).permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:

@@ -4,6 +4,7 @@ import copy
 import accelerate
 import onnx
 import onnxruntime
+import opacus
 import peft
 import ptflops
 import pytest
@@ -144,6 +145,18 @@ def test_lora_names_the_layer_that_it_cannot_take(layer, name):
         peft.get_peft_model(create(**BLOCKS['wavemix']), peft.LoraConfig(target_modules=[layer]))
 
 
+@pytest.mark.parametrize('block', ['wavemix', 'lite'])  # opacus looks at one input of a layer, a cascade has two
+def test_opacus_finds_the_gradients_of_each_image(block):
+    model = create(**BLOCKS[block], norm_layer='groupnorm1').train()  # a batch norm has none
+    per_image, x = opacus.GradSampleModule(copy.deepcopy(model), loss_reduction='sum'), images(model, 3, 16, 16)
+    per_image(x).square().sum().backward()
+    for i in range(3):
+        model.zero_grad()
+        model(x[i:i + 1]).square().sum().backward()
+        for actual, expected in zip(per_image.parameters(), model.parameters()):
+            torch.testing.assert_close(actual.grad_sample[i], expected.grad, rtol=1e-4, atol=1e-4)
+
+
 # torch.func
 
 @pytest.mark.parametrize('block', BLOCKS)
@@ -237,6 +250,8 @@ def test_deployed_model_in_onnx(name, tmp_path):
         input_size=(model.in_chans, size, size), input_names=['input'], output_names=['output'])
     graph = onnx.load(file).graph
     weights = {initializer.name for initializer in graph.initializer}
+    # torch keeps equal weights once, such as the low-pass filters of all levels
+    weights |= {node.output[0] for node in graph.node if node.op_type == 'Identity' and node.input[0] in weights}
     convolutions = [node for node in graph.node if node.op_type in ('Conv', 'ConvTranspose')]
     assert convolutions and all(set(node.input[1:]) <= weights for node in convolutions)
 
