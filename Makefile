@@ -18,11 +18,11 @@ web: $(VENV)/web
 	for model in wavemix_16_5 wavemix_lite_8_5; do $(call bin,$(VENV))/timm-wavemix export $$model web web/$$model \
 		--examples scripts/images/demo $(addprefix --calibration ,$(wildcard fashion_mnist/train)) || exit 1; done
 
-# The tests to run while you work: about a minute.
+# The tests to run while you work: less than a minute.
 unit: $(VENV)/test
 	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not recent_torch" tests/unit
 
-# All tests but the slow ones: a quarter of an hour on two cores.
+# All tests except the slow ones: about six minutes on two cores.
 test: $(VENV)/test
 	OMP_NUM_THREADS=1 $(PYTEST) $(PARALLEL)
 
@@ -33,9 +33,9 @@ test-all: $(VENV)/test
 # The tests of the package with the lowest torch, timm and huggingface_hub that pyproject.toml allows.
 test-lowest: $(LOWEST)/test
 	OMP_NUM_THREADS=1 $(call bin,$(LOWEST))/python -m pytest $(PARALLEL) -m "not slow and not recent_torch" \
-		tests/unit/test_wavelet.py tests/unit/test_wavemix.py tests/unit/test_mixers.py \
-		tests/integration/test_pretrained.py tests/integration/test_hub.py tests/integration/test_hub_faults.py \
-		tests/integration/test_hub_input.py tests/integration/test_cards.py
+		tests/unit/test_wavelet.py tests/unit/test_wavemix.py tests/unit/test_mixers.py tests/unit/test_checkpoints.py \
+		tests/integration/test_pretrained.py tests/integration/test_export.py tests/integration/test_hub_card.py \
+		tests/integration/test_hub_files.py tests/integration/test_hub_send.py
 
 # ruff, and mypy for the types that py.typed promises.
 lint: $(VENV)/lint

@@ -1,11 +1,11 @@
 """Turn the authors' published weights into a folder in timm's format: model.safetensors, config.json and a card.
 
-`timm.create_model('local-dir:FOLDER', pretrained=True)` loads it, `python -m timm_wavemix push FOLDER` publishes it.
+`timm.create_model('local-dir:FOLDER', pretrained=True)` loads it, `timm-wavemix push FOLDER` publishes it.
 A pickle that would run code is refused.
 
 With --verify, and where the Hub can be reached, each of the authors' files is downloaded and compared: its logits with
-those of their package (`pip install wavemix`), and for CIFAR-10 its accuracy on the test images, which are downloaded
-too, with the authors' figure. NAME limits it to one file.
+those of their package (`pip install wavemix`), the licence with the one that we state, and for CIFAR-10 its accuracy on
+the test images, which are downloaded too, with the authors' figure. NAME limits it to one file.
 """
 import argparse
 import sys
@@ -15,6 +15,7 @@ from typing import List, Optional
 
 import timm
 import torch
+from huggingface_hub import HfApi
 from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 from torchvision.datasets import CIFAR10
@@ -54,6 +55,7 @@ def convert(name: str, folder: Path, repo_id: str, checkpoint: Optional[Path] = 
             be read without running code.
     """
     _check_name(name)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}') as temporary:  # on the same disk
         written = Path(temporary, folder.name)
         written.mkdir()
@@ -67,8 +69,9 @@ def counterpart(model: nn.Module) -> nn.Module:
     stem = (
         dict(initial_conv='pachify', patch_size=convs[2].kernel_size[0]) if len(convs) == 3 else
         dict(initial_conv='strided', stride=convs[0].stride[0]))
+    levels = len(getattr(model.blocks[0], 'mlps', 'x'))  # a Lite block has one, and no list of them
     return authors_model(
-        torch.device('cpu'), num_classes=model.num_classes, depth=len(model.blocks), level=model.levels,
+        torch.device('cpu'), num_classes=model.num_classes, depth=len(model.blocks), level=levels,
         final_dim=model.num_features, ff_channel=model.num_features, **stem)
 
 
@@ -84,7 +87,7 @@ def logit_error(model: nn.Module, file: Path) -> float:
 
 
 def verify(names: List[str], data: Path) -> bool:
-    """Compare the authors' files with their package and their figures, and print a line for each.
+    """Compare the authors' files with their package, their figures and their licence, and print a line for each.
 
     Args:
         names: Models and tags.
@@ -98,7 +101,7 @@ def verify(names: List[str], data: Path) -> bool:
     """
     all_right = True
     for name in names:
-        file = weights_file(name)
+        cfg, file = registered_cfg(name), weights_file(name)
         model = load_source(name).model
         error = logit_error(model, file)
         right = error <= MAX_LOGIT_ERROR
@@ -110,6 +113,8 @@ def verify(names: List[str], data: Path) -> bool:
             as_claimed = abs(top1 - claim) <= MAX_TOP1_ERROR
             line += f", top-1 {top1:.2f} % {'as' if as_claimed else 'is NOT'} the authors' {claim:.2f} %"
             right = right and as_claimed
+        if f'license:{cfg.license}' not in (HfApi().model_info(str(cfg.hf_hub_id)).tags or []):
+            line, right = f'{line}, their repository does NOT state the licence {cfg.license}', False
         print(line, flush=True)
         all_right = all_right and right
     return all_right
@@ -121,7 +126,7 @@ def main() -> None:
     parser.add_argument('folder', nargs='?', type=Path, help='folder to write')
     parser.add_argument(
         '--repo-id', metavar='ORG/NAME', type=repo_id, help='where you will push it, for the examples on the card')
-    parser.add_argument('--checkpoint', type=Path, help="local copy of the authors' .pth, in place of the Hub's")
+    parser.add_argument('--checkpoint', type=Path, help="local copy of the authors' .pth, instead of the Hub's")
     parser.add_argument('--verify', action='store_true', help="compare the authors' files, write nothing")
     parser.add_argument(
         '--data-dir', type=Path, default=Path(torch.hub.get_dir()) / 'datasets',

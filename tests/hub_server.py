@@ -37,6 +37,7 @@ class Repo:
         self.parents: Dict[str, Optional[str]] = {}
         self.refs: Dict[str, str] = {}
         self.titles: Dict[int, str] = {}  # of pull requests
+        self.tags: List[str] = []
         self.commit('main', {'.gitattributes': b'*.safetensors filter=lfs\n'})
 
     def commit(self, ref: str, files: Dict[str, Union[bytes, str]], parent: Optional[str] = None) -> str:
@@ -195,7 +196,7 @@ class HubServer:
             repo = readable(f'{owner}/{name}')
             oid = oid_of(repo, revision)
             return jsonify(
-                _id='0', id=f'{owner}/{name}', modelId=f'{owner}/{name}', sha=oid, private=repo.private, tags=[],
+                _id='0', id=f'{owner}/{name}', modelId=f'{owner}/{name}', sha=oid, private=repo.private, tags=repo.tags,
                 downloads=0, likes=0, siblings=[{'rfilename': path} for path in repo.commits[oid]])
 
         @app.get('/api/models/<owner>/<name>/tree/<path:revision>')

@@ -196,17 +196,7 @@ def write_executorch(model: nn.Module, file: Path, images: np.ndarray) -> None:
     """For one image at a time, as on a phone."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
-
-    def pad(x: torch.Tensor, padding: List[int], mode: str = 'constant', value: float = 0.) -> torch.Tensor:
-        # ExecuTorch's pad takes no negative numbers, which it says when it runs: these become slices
-        for i, (before, after) in enumerate(zip(padding[::2], padding[1::2])):
-            if before < 0 or after < 0:
-                dim = x.dim() - 1 - i
-                x = x.narrow(dim, max(0, -before), x.shape[dim] + min(0, before) + min(0, after))
-        return torch.constant_pad_nd(x, [max(0, n) for n in padding], value)
-
     program = torch.export.export(model, (torch.from_numpy(images[:1]),))
-    program = program.run_decompositions({torch.ops.aten.pad.default: pad})
     edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     file.write_bytes(edge.to_executorch().buffer)
 

@@ -19,7 +19,7 @@ FOLDERS = [
 
 
 def run(monkeypatch, *args):
-    monkeypatch.setattr(sys, 'argv', ['demo.py', '--device', 'cpu', '--model', 'wavemix_16_5', *map(str, args)])
+    monkeypatch.setattr(sys, 'argv', ['demo.py', '--device', 'cpu', '--model', 'wavemix_lite_8_5', *map(str, args)])
     try:
         script.main()
     except SystemExit as error:
@@ -39,7 +39,7 @@ def test_table_and_picture(tmp_path, monkeypatch, capsys):
 
 
 def test_confusion_matrix_has_a_row_for_each_label_and_a_column_for_each_prediction():
-    model = script.load_model('wavemix_16_5')
+    model = script.load_model('wavemix_lite_8_5')
     matrix = script.count_predictions(model, torch.device('cpu'))
     assert matrix.sum(1).tolist() == [50] * 10
     assert all(row.argmax() == label for label, row in enumerate(matrix))

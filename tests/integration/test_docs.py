@@ -5,6 +5,7 @@ import re
 import runpy
 import shlex
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ def test_commands_have_arguments_that_the_scripts_take(page, monkeypatch):
         if args:
             with pytest.raises(ParsedError):
                 if as_module:
-                    runpy.run_module(script.removesuffix('.py').replace('/', '.'), run_name='__main__')
+                    import_module(script.removesuffix('.py').replace('/', '.')).main()
                 else:
                     runpy.run_path(script, run_name='__main__')
         assert Path(script).is_file()

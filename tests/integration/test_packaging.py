@@ -166,6 +166,7 @@ def test_lowest_versions_are_those_that_the_package_declares():
     dependencies, = re.findall(r'^dependencies = \[\n(.*?)^\]', config, re.DOTALL | re.MULTILINE)
     floors = dict(re.findall(r'"([\w-]+)>=([\d.]+)', dependencies))
     pinned = dict(re.findall(r'^([\w-]+)==([\d.]+?)(?:\.0)?$', lowest, re.MULTILINE))
+    assert all((ROOT / path).is_file() for path in re.findall(r'tests/\S+\.py', (ROOT / 'Makefile').read_text()))
     assert pinned == floors and {'torch', 'torchvision', 'timm', 'huggingface-hub'} == set(floors)
 
 

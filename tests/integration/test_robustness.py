@@ -70,7 +70,7 @@ def test_a_part_of_the_images_has_all_classes_alike(fashion_mnist):
 
 
 def test_table_has_a_row_for_every_shipped_model_and_the_checkpoint(monkeypatch, fashion_mnist, tmp_path):
-    names = ['wavemix_16_5.fashion_mnist', 'wavemix_lite_8_5.fashion_mnist']
+    names = ['wavemix_lite_8_5.fashion_mnist']
     monkeypatch.setattr(script.timm, 'list_models', lambda *args, **kwargs: names)
     some = {key: script.corruptions()[key] for key in ('clean', 'noise 0.1', 'noise 0.2')}
     monkeypatch.setattr(script, 'corruptions', lambda: some)
@@ -88,7 +88,7 @@ def test_table_has_a_row_for_every_shipped_model_and_the_checkpoint(monkeypatch,
     assert header == ['model', *script.corruptions()]
     table = {name.strip('`'): dict(zip(header[1:], map(float, values))) for name, *values in rows}
     assert table == report['top1'] and list(table) == [*names, 'test_resnet']
-    wavemix = table['wavemix_16_5.fashion_mnist']
+    wavemix = table[names[0]]
     assert wavemix['clean'] >= 80 and wavemix['clean'] > wavemix['noise 0.1'] > wavemix['noise 0.2'] >= 10
     assert set(table['test_resnet'].values()) == {10.}
 

@@ -5,24 +5,24 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 import timm
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment
 from torch import nn
 
 from ..checkpoints import config_of, registered_cfg
 from ..mixers import FNet2dBlock, MlpMixer2dBlock
 from .metadata import RELATIONS, hub_configs, read_metadata
 
-SHOWN_SECTIONS = 'dataset', 'preprocessing', 'training', 'metrics', 'use'
-PERCENTAGES = {'top1': 'Top-1', 'top5': 'Top-5'}
-MAX_SHOWN_NAMES = 20
 IMAGE_MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}  # of Pillow, by channels
 URL = re.compile(r'https?://[\w./%?=#+-]+')
 AS_TEXT = str.maketrans({
     **{char: f'\\{char}' for char in '\\*_[]~$'}, '<': '&lt;', '&': '&amp;', '|': '&#124;', '`': '&#96;'})
+MIXERS = {
+    FNet2dBlock: 'a Fourier transform over height, width and channels',
+    MlpMixer2dBlock: 'MLPs along height, width and channels'}
 AUTHORS = {  # by the paper_ids of a pretrained_cfg: both papers are preprints of 2022
     'arXiv:2203.03689': ('jeevan2022wavemix', 'Jeevan P, Pranav and Sethi, Amit'),
     'arXiv:2205.14375': (
-        'jeevan2022wavemixanalysis', 'Jeevan, Pranav and Viswanathan, Kavitha and S, Anandu A and Sethi, Amit'),
-}
+        'jeevan2022wavemixanalysis', 'Jeevan, Pranav and Viswanathan, Kavitha and S, Anandu A and Sethi, Amit')}
 
 
 def make_card(model: nn.Module, repo_id: str, metadata: Dict[str, Any]) -> ModelCard:
@@ -36,13 +36,15 @@ def make_card(model: nn.Module, repo_id: str, metadata: Dict[str, Any]) -> Model
     cfg, name = config_of(model), repo_id.rpartition('/')[2]
     registered = registered_cfg(cfg['architecture'])
     key, authors = AUTHORS[str(registered.paper_ids)]
-    return ModelCard.from_template(
-        _card_data(repo_id, metadata), template_path=str(Path(__file__).with_name('card.md')), name=name,
-        repo_id=repo_id, description=_description(model, str(registered.paper_ids)),
-        details=list(_details(model, metadata)), mode=IMAGE_MODES.get(cfg['input_size'][0]),
-        input_size=cfg['input_size'], named=cfg.get('label_names'), num_classes=model.num_classes,
-        num_features=model.num_features, comparison=list(_comparison(model, name, metadata)), key=key,
-        title=registered.paper_name, authors=authors, paper=registered.paper_ids)
+    environment = Environment()
+    environment.filters['inline'] = inline
+    template = environment.from_string(Path(__file__).with_name('card.md').read_text(encoding='utf-8'))
+    return ModelCard(template.render(
+        card_data=_card_data(repo_id, metadata).to_yaml(), name=name, repo_id=repo_id, cfg=cfg, facts=metadata,
+        mixer=MIXERS.get(type(model.get_submodule('blocks.0'))), mode=IMAGE_MODES.get(cfg['input_size'][0]),
+        relation=RELATIONS.get(metadata.get('base_model_relation', ''), 'Converted from'),
+        num_classes=model.num_classes, num_features=model.num_features, key=key, title=registered.paper_name,
+        authors=authors, paper=registered.paper_ids, comparison=list(_comparison(model, name, metadata))))
 
 
 def inline(text: str) -> str:
@@ -74,49 +76,19 @@ def _results(repo_id: str, metadata: Dict[str, Any]) -> List[EvalResult]:
         EvalResult(
             task_type='image-classification', dataset_type=dataset.get('hub_id', dataset['name']),
             dataset_name=dataset['name'], dataset_split=dataset.get('split'), metric_type='accuracy',
-            metric_name=f'{metric} accuracy (%)', metric_value=float(metrics[key]),
+            metric_name=f'Top-{k} accuracy (%)', metric_value=float(metrics[f'top{k}']),
             source_name=', '.join(filter(None, [source or 'own measurement', metrics.get('date')])),
             source_url=source if URL.fullmatch(source) else f'https://huggingface.co/{link}')
-        for key, metric in PERCENTAGES.items() if key in metrics]
+        for k in (1, 5) if f'top{k}' in metrics]
 
 
-def _description(model: nn.Module, paper: str) -> str:
-    wavemix = f'[WaveMix](https://arxiv.org/abs/{paper.rpartition(":")[2]})'
-    mixers = {
-        FNet2dBlock: 'a Fourier transform over height, width and channels',
-        MlpMixer2dBlock: 'MLPs along height, width and channels'}
-    if mixer := mixers.get(type(model.get_submodule('blocks.0'))):
-        return f'A baseline for {wavemix} with the same stem and head, which mixes tokens with {mixer}.'
-    return f'A {wavemix} image classifier, which mixes tokens with a fixed 2-D wavelet transform instead of attention.'
-
-
-def _details(model: nn.Module, metadata: Dict[str, Any]) -> Iterator[Tuple[str, str]]:
-    cfg = config_of(model)
-    yield 'Architecture', f"`{cfg['architecture']}`"
-    yield 'Channels', str(cfg['input_size'][0])
-    yield 'Classes', str(model.num_classes)
-    if names := cfg.get('label_names'):
-        more = len(names) - MAX_SHOWN_NAMES
-        yield 'Class names', ', '.join(map(inline, names[:MAX_SHOWN_NAMES])) + (
-            f', and {more} more in config.json' if more > 0 else '')
-    for base in metadata.get('base_model', []):
-        relation = RELATIONS.get(metadata.get('base_model_relation', ''), 'Converted from')
-        yield relation, f'[{inline(base)}](https://huggingface.co/{base})'
-    for section in SHOWN_SECTIONS:
-        for key, value in metadata.get(section, {}).items():
-            yield f'{section.capitalize()}, {inline(key)}', inline(value)
-
-
-def _comparison(model: nn.Module, name: str, metadata: Dict[str, Any]) -> Iterator[Tuple[str, ...]]:
-    """Rows of the model and of the published ones of the same data set."""
-    rows: List[Tuple[str, nn.Module, Dict[str, Any]]] = [(name, model, metadata)]
-    for file in sorted(hub_configs().glob('*.yaml')):
+def _comparison(model: nn.Module, name: str, metadata: Dict[str, Any]) -> Iterator[Tuple[Any, ...]]:
+    """Name, parameters, image size and metrics of the model and of the published ones of the same data set."""
+    models, dataset = [(name, model, metadata)], metadata.get('dataset', {}).get('name')
+    for file in sorted(hub_configs().glob('*.yaml')) if dataset else []:
         others = read_metadata(file)
-        data, same = (facts.get('dataset', {}).get('name') for facts in (others, metadata))
-        if file.stem != name and data and data == same:
-            rows.append((file.stem, timm.create_model(file.stem, device='meta'), others))
-    for row_name, row_model, facts in rows:
-        metrics, size = facts.get('metrics', {}), config_of(row_model)['input_size']
-        params = sum(p.numel() for p in row_model.parameters()) / 1e6
-        by = inline(metrics.get('source', 'own measurement')) if metrics else ''
-        yield row_name, f'{params:.2f}', 'x'.join(map(str, size)), metrics.get('top1', 'unknown'), by
+        if file.stem != name and others.get('dataset', {}).get('name') == dataset:
+            models.append((file.stem, timm.create_model(file.stem, device='meta'), others))
+    for name, model, facts in models:
+        params = sum(p.numel() for p in model.parameters())
+        yield name, params, config_of(model)['input_size'], facts.get('metrics', {})
