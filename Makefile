@@ -6,11 +6,17 @@ bin = $(1)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PYTEST = $(call bin,$(VENV))/python -m pytest
 PARALLEL = --numprocesses $(JOBS) --dist loadfile
 
-.PHONY: demo unit test test-all test-lowest lint
+.PHONY: demo web unit test test-all test-lowest lint
 
 # The main job: classify real images with the pretrained model.
 demo: $(VENV)/demo
 	$(call bin,$(VENV))/python scripts/demo.py
+
+# Pages that classify in the browser, in web/: look at them with `python3 -m http.server --directory web`.
+web: $(VENV)/web
+	rm -rf web && mkdir web
+	for model in wavemix_16_5 wavemix_lite_8_5; do $(call bin,$(VENV))/timm-wavemix export $$model web web/$$model \
+		--examples scripts/images/demo $(addprefix --calibration ,$(wildcard fashion_mnist/train)) || exit 1; done
 
 # The tests to run while you work: less than a minute.
 unit: $(VENV)/test

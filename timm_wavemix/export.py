@@ -7,7 +7,6 @@ import importlib.util
 import os
 import sys
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -19,7 +18,9 @@ from timm.layers import set_layer_config
 from timm.utils import reparameterize_model
 from torch import nn
 
-from .checkpoints import load_model
+from .checkpoints import config_of, is_name, load_model
+from .hub.metadata import hub_configs
+from .web import copy_runtime, write_page
 
 if TYPE_CHECKING:
     from onnx import GraphProto
@@ -37,9 +38,9 @@ class Runtime(NamedTuple):
     packages: Tuple[str, ...]  # to import, beside torch and timm
     suffix: str  # of the file, empty for a folder
     write: Writer
-    calibrated: bool = False  # whether it is written with the help of images
+    calibrated: Optional[bool] = False  # whether it is written with the help of images; None: if there are any
     exportable: bool = True  # whether models of `timm.create_model(..., exportable=True)` suit it better
-    dynamic_size: bool = False  # whether `write` has an argument of this name, for images of any size
+    options: Tuple[str, ...] = ()  # further arguments of `write`
 
     @property
     def missing(self) -> Tuple[str, ...]:
@@ -200,10 +201,26 @@ def write_executorch(model: nn.Module, file: Path, images: np.ndarray) -> None:
     file.write_bytes(edge.to_executorch().buffer)
 
 
+# A page for browsers
+
+
+def write_web(
+        model: nn.Module, folder: Path, images: Optional[np.ndarray], examples: Optional[Path] = None,
+        config: Optional[Path] = None, onnxruntime_web: Optional[Path] = None) -> None:
+    """A folder with a static page, the float model, and the int8 model if there are calibration images."""
+    folder.mkdir()
+    copy_runtime(folder, onnxruntime_web)
+    size = resolve_input_data_config(model)['input_size']
+    write_onnx(model, folder / 'model.onnx', np.zeros((2, *size), np.float32))
+    if images is not None:
+        quantize_onnx(folder / 'model.onnx', folder / 'model-int8.onnx', images)
+    write_page(model, folder, examples, config)
+
+
 ONNX = ('onnx', 'onnxscript', 'onnxruntime')
 RUNTIMES = {
     'aoti': Runtime('AOTInductor package', (), '.pt2', write_aoti, exportable=False),
-    'onnx': Runtime('onnxruntime', ONNX, '.onnx', write_onnx, dynamic_size=True),
+    'onnx': Runtime('onnxruntime', ONNX, '.onnx', write_onnx, options=('dynamic_size',)),
     'onnx-fp16': Runtime('onnxruntime, fp16', (*ONNX, 'onnxconverter_common'), '.onnx', write_onnx_fp16),
     'onnx-int8-dynamic': Runtime(
         'onnxruntime, int8 dynamic', ONNX, '.onnx', write_onnx_int8_dynamic,
@@ -213,6 +230,8 @@ RUNTIMES = {
     'openvino-int8': Runtime(
         'OpenVINO, int8', ('openvino', 'nncf'), '.xml', write_openvino_int8, calibrated=True, exportable=False),
     'executorch': Runtime('ExecuTorch, XNNPACK', ('executorch',), '.pte', write_executorch),
+    'web': Runtime(
+        'a web page', ONNX, '', write_web, calibrated=None, options=('examples', 'config', 'onnxruntime_web')),
 }
 
 
@@ -273,8 +292,7 @@ def check_output(runtime: Runtime, output: Path) -> None:
 
 
 def write(
-        runtime: Runtime, model: nn.Module, output: Path, images: Optional[np.ndarray] = None,
-        dynamic_size: bool = False) -> None:
+        runtime: Runtime, model: nn.Module, output: Path, images: Optional[np.ndarray] = None, **options: Any) -> None:
     """Write what a runtime reads, all of it or nothing.
 
     Args:
@@ -282,31 +300,30 @@ def write(
         model: A model of timm, with its `pretrained_cfg`.
         output: File or folder to write. It must not exist.
         images: From `calibration_images`, for the runtimes that are `calibrated`.
-        dynamic_size: Write it for images of any size.
+        options: Further arguments of the runtime's writer.
 
     Raises:
         OSError, ValueError: As `check_output`.
         ValueError: The images are of another size than the model takes, or are there or lacking without reason. The
-            runtime takes images of one size only.
+            runtime has no such option.
         RuntimeError: The runtime's exporter fails.
     """
     check_output(runtime, output)
     size = tuple(resolve_input_data_config(model)['input_size'])
-    if runtime.calibrated != (images is not None):
+    if runtime.calibrated not in (None, images is not None):
         raise ValueError(f'{runtime.title} {"needs" if runtime.calibrated else "takes no"} calibration images.')
-    if images is None:
+    if images is None and runtime.calibrated is not None:
         images = np.zeros((2, *size), np.float32)
-    elif images.shape[1:] != size:
+    elif images is not None and images.shape[1:] != size:
         raise ValueError(
             f'the calibration images are {"x".join(map(str, images.shape[1:]))}, the model takes '
             f'{"x".join(map(str, size))}: preprocess them as for the model.')
-    if dynamic_size and not runtime.dynamic_size:
-        raise ValueError(f'{runtime.title} takes images of one size: leave --dynamic-size out, or take onnx.')
-    writer = partial(runtime.write, dynamic_size=True) if dynamic_size else runtime.write
+    for option in options.keys() - set(runtime.options):
+        raise ValueError(f'{runtime.title} has no option --{option.replace("_", "-")}: leave it out.')
     with tempfile.TemporaryDirectory(dir=output.parent, prefix='.writing-') as folder:
         whole = Path(folder) / output.name
         try:
-            writer(reparameterize_model(model.eval()), whole, images)
+            runtime.write(reparameterize_model(model.eval()), whole, images, **options)
         except Exception as error:  # the exporters raise what they like
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise RuntimeError(f'the exporter for {runtime.title} failed: {reason}') from error
@@ -316,7 +333,7 @@ def write(
 
 def export(
         model_name: str, runtime: str, output: Path, calibration: Optional[Path] = None, use_ema: bool = False,
-        dynamic_size: bool = False) -> Tuple[Path, ...]:
+        **options: Any) -> Tuple[Path, ...]:
     """Write a trained model as what a runtime reads, all of it or nothing.
 
     Args:
@@ -325,7 +342,7 @@ def export(
         output: File or folder to write. It must not exist.
         calibration: Training images in folders of classes, for runtimes that are `calibrated`.
         use_ema: Take the EMA weights of the checkpoint.
-        dynamic_size: Write it for images of any size.
+        options: Further arguments of the runtime's writer, such as `dynamic_size=True` for images of any size.
 
     Returns:
         What was written: `files_of(output)`.
@@ -339,12 +356,15 @@ def export(
         raise ImportError(f'{runtime} needs other packages: install them with `pip install {" ".join(kind.missing)}`.')
     if kind.calibrated and calibration is None:
         raise ValueError(f'{runtime} needs calibration images: pass a folder of training images with --calibration.')
-    if calibration is not None and not kind.calibrated:
+    if calibration is not None and kind.calibrated is False:
         raise ValueError(f'{runtime} takes no calibration images: leave --calibration out.')
     check_output(kind, output)
     with set_layer_config(exportable=kind.exportable):
         model = load_model(model_name, use_ema)
-    write(kind, model, output, calibration_images(calibration, model) if calibration else None, dynamic_size)
+    if 'config' in kind.options and is_name(model_name):
+        published = hub_configs() / '{architecture}.{tag}.yaml'.format(**config_of(model))
+        options.setdefault('config', published if published.exists() else None)
+    write(kind, model, output, calibration_images(calibration, model) if calibration else None, **options)
     return files_of(output)
 
 
@@ -361,9 +381,16 @@ def main(argv: Optional[List[str]] = None, prog: Optional[str] = None) -> None:
     parser.add_argument('--calibration', metavar='DIR', type=Path, help='training images in folders of classes')
     parser.add_argument('--use-ema', action='store_true', help='take the EMA weights of the checkpoint')
     parser.add_argument('--dynamic-size', action='store_true', help='for images of any size, with onnx')
+    web = parser.add_argument_group('of the web page')
+    web.add_argument('--examples', metavar='DIR', type=Path, help='images that the page offers')
+    web.add_argument(
+        '--config', metavar='FILE', type=Path, help='YAML file with label_names and limits, as for push')
+    web.add_argument(
+        '--onnxruntime-web', metavar='DIR', type=Path, help='folder of that npm package (default: npm downloads it)')
     args = parser.parse_args(argv)
+    options = {name: value for kind in RUNTIMES.values() for name in kind.options if (value := getattr(args, name))}
     try:
-        written = export(args.model, args.runtime, args.output, args.calibration, args.use_ema, args.dynamic_size)
+        written = export(args.model, args.runtime, args.output, args.calibration, args.use_ema, **options)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         sys.exit(f"{parser.prog}: {' '.join(str(error).split())}")
     files = [file for path in written for file in ([path] if path.is_file() else path.rglob('*')) if file.is_file()]
