@@ -1,7 +1,7 @@
 """Trained models: by name, from a checkpoint of timm's train.py or from a folder. All foreign files are read here.
 
-No file is trusted. Reading one runs no code and, of a checkpoint or a folder, asks no network; only arguments of the
-model itself are taken from it, and names, shapes and types of its weights are compared before memory is allocated.
+No file is trusted: it runs no code and has nothing fetched, it gives only arguments of the model itself, and names,
+shapes and types of its weights are compared before memory is allocated.
 """
 import argparse
 import errno
@@ -45,15 +45,14 @@ class Source:
 
 
 def load_model(source: str, use_ema: bool = False) -> nn.Module:
-    """Load a trained model of any architecture that is registered with timm.
+    """Load a trained model of any architecture that is registered with timm, in eval mode.
+
+    Its `pretrained_cfg` has the preprocessing of its training.
 
     Args:
         source: Name of a model with weights, a checkpoint of timm's train.py, a folder of `timm.models.save_for_hf`,
             'local-dir:FOLDER' or 'hf-hub:ORG/NAME'. Only a name and 'hf-hub:' may ask the network.
         use_ema: Take the EMA weights of a checkpoint.
-
-    Returns:
-        The model in eval mode, whose `pretrained_cfg` has the preprocessing of its training.
 
     Raises:
         OSError, RuntimeError: A file is missing, or cannot be read or fetched.
@@ -142,8 +141,7 @@ def _load_folder(folder: Path, state_dict: Any, source: str) -> Source:
     for key in 'num_classes', 'num_features', 'global_pool':
         if config.get(key, built.get(key)) != built.get(key):
             raise ValueError(
-                f"The config.json of '{source}' says {key} {config[key]} and builds a model of {built.get(key)}: give "
-                'timm.models.save_for_hf the arguments of the model as model_args.')
+                f"config.json of '{source}' says {key} {config[key]}, its model_args give {built.get(key)}: add them.")
     return loaded
 
 
@@ -158,7 +156,7 @@ def _load_checkpoint(file: Path, use_ema: bool) -> Source:
     if use_ema and not checkpoint.get('state_dict_ema'):
         raise ValueError(f"'{file}' has no EMA weights: leave out --use-ema, or train with --model-ema.")
     with blame(f"The arguments of the training in '{file}' give no model"):
-        name, cfg, model_args = _trained_from(args['model'])
+        cfg, name, model_args = _trained_from(args['model'])
         # as train.py builds it; older ones had not all of these arguments
         model_args = dict(
             model_args, in_chans=args.get('in_chans') or (args.get('input_size') or [3])[0],
@@ -174,11 +172,11 @@ def _load_checkpoint(file: Path, use_ema: bool) -> Source:
     return loaded
 
 
-def _trained_from(model: str) -> Tuple[str, Optional[Dict[str, Any]], Dict[str, Any]]:
+def _trained_from(model: str) -> Tuple[Optional[Dict[str, Any]], str, Dict[str, Any]]:
     """The architecture of train.py's --model, with its config and arguments if they came with a folder."""
     source, name = parse_model_name(model)
     if source is None:
-        return name, None, {}
+        return None, name, {}
     file = Path(name, 'config.json')
     if source == 'hf-hub':
         repo_id, revision = hf_split(name)
@@ -186,8 +184,7 @@ def _trained_from(model: str) -> Tuple[str, Optional[Dict[str, Any]], Dict[str, 
         file = Path(cached if isinstance(cached, str) else '')
     if not file.is_file():
         raise ValueError(f'there is no config.json of {model} here, `hf download` gets one from the Hub')
-    cfg, name, model_args = load_model_config_from_path(file.parent)
-    return name, cfg, model_args
+    return load_model_config_from_path(file.parent)
 
 
 def _build(
@@ -203,6 +200,7 @@ def _build(
             raise ValueError('it has more parameters than there are tensors')
 
     with blame(f"The weights of '{source}' do not fit the arguments of its model"):
+        state_dict = state_dict.get('state_dict', state_dict)
         _check_args(name, model_args, sum(v.numel() for v in state_dict.values() if isinstance(v, torch.Tensor)))
         with register_module_parameter_registration_hook(limit):
             on_meta = timm.create_model(name, device='meta', **(cfg or {}), **model_args)

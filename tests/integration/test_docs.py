@@ -44,7 +44,7 @@ def commands(page):
     page for page in PAGES if code_blocks(page, 'python') and page != 'docs/deploy.md'])
 def test_python_blocks_run_in_order_and_print_what_they_say(page, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    placeholders = ('hf-hub:', 'ME/NAME', 'TIMM_WAVEMIX')  # need the Hub: test_hub.py pulls over its protocol
+    placeholders = ('hf-hub:', 'ME/NAME', 'TIMM_WAVEMIX')  # need the Hub: test_hub_send.py pulls over its protocol
     blocks = [block for block in code_blocks(page, 'python') if not any(name in block for name in placeholders)]
     namespace = {}
     for block in blocks:

@@ -163,6 +163,13 @@ def test_names_that_are_none_or_cannot_be_shown(refused, folder, names):
 # What is refused
 
 
+def test_arguments_of_a_training_that_are_none(push, server, model, tmp_path):
+    args = {'model': 'wavemix_16_5', 'num_classes': 7, 5: 'x', (1, 2): 'y', 'nested': {(1, 2): 'z'}}
+    torch.save({'args': args, 'state_dict': model.state_dict()}, tmp_path / 'last.pth.tar')
+    code, _, err = push(tmp_path / 'last.pth.tar', '--repo-id', 'org/model')
+    assert code == 1 and 'last.pth.tar' in err and 'Traceback' not in err and server.requests == []
+
+
 @pytest.mark.parametrize('changes', [
     {'input_size': [3]}, {'mean': 'grey'}, {'std': [0, 'a', 1]}, {'crop_pct': 'all'}, {'interpolation': 'bicubique'},
     {'mean': [float('nan')] * 3}, {'std': [0, 0, 0]}], ids=str)

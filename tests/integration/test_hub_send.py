@@ -380,6 +380,12 @@ def test_ctrl_c_while_it_is_verified_does_not_deny_the_commit(server, refused, c
     assert f'commit/{head(server)} was published, but not verified' in line
 
 
+def test_ctrl_c_after_everything_does_not_deny_it(server, refused, ctrl_c, monkeypatch):
+    monkeypatch.setattr('tempfile.TemporaryDirectory.cleanup', ctrl_c)
+    line = refused(code=130)
+    assert f'commit/{head(server)}' in line
+
+
 def test_ctrl_c_twice_does_not_say_what_is_not_known(server, refused, ctrl_c, monkeypatch):
     server.after_commit = ctrl_c
     monkeypatch.setattr(huggingface_hub.HfApi, 'list_repo_commits', ctrl_c)

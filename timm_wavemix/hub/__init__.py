@@ -2,6 +2,7 @@
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import List, Optional
@@ -12,12 +13,6 @@ from ..checkpoints import one_line
 from .errors import explain
 from .files import write_files
 from .send import Target, publish, read_token
-
-EPILOG = """\
-SOURCE is a model with weights (wavemix_16_5.fashion_mnist), a checkpoint of timm's
-train.py, or a folder of timm.models.save_for_hf, whose README.md becomes the card.
-The token is HF_TOKEN or that of `hf auth login`. A second run resumes the first.
-"""
 
 
 def push(
@@ -35,18 +30,22 @@ def push(
     """
     if not token and not dry_run:
         raise ValueError('There is no token of the Hub: run `hf auth login`, or set HF_TOKEN.')
-    with TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        notes = write_files(source, target.repo_id, folder, use_ema, config, token=token or '')
-        files = sorted(folder.iterdir(), key=lambda file: (file.name == 'README.md', file.name))
-        shown = [f'{source} to {target.repo_id}:', *(f'  {f.name:<18}{f.stat().st_size:>14,} bytes' for f in files)]
-        texts = [f for f in files if dry_run and f.suffix != '.safetensors']
-        _say('\n'.join([*shown, *notes, *(f"\n{f.name}:\n{f.read_text(encoding='utf-8')}" for f in texts)]))
-        result = 'Nothing was sent.' if dry_run else publish(folder, target, str(token))
+    result = 'Nothing was sent.'
     try:
-        _say(result)
-    except BrokenPipeError:
+        with TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            notes = write_files(source, target.repo_id, folder, use_ema, config, token=token or '')
+            files = sorted(folder.iterdir(), key=lambda file: (file.name == 'README.md', file.name))
+            shown = [f'{source} to {target.repo_id}:', *(f'  {f.name:<18}{f.stat().st_size:>14,} bytes' for f in files)]
+            texts = [f for f in files if dry_run and f.suffix != '.safetensors']
+            _say('\n'.join([*shown, *notes, *(f"\n{f.name}:\n{f.read_text(encoding='utf-8')}" for f in texts)]))
+            result = result if dry_run else publish(folder, target, str(token))
+        with suppress(BrokenPipeError):
+            _say(result)
+            return
         print(result, file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(str(interrupt) or result) from interrupt
 
 
 def repo_id(value: str) -> str:
@@ -62,11 +61,12 @@ def repo_id(value: str) -> str:
 
 def main(argv: Optional[List[str]] = None, prog: Optional[str] = None) -> None:
     parser = argparse.ArgumentParser(
-        prog=prog, usage='%(prog)s SOURCE --repo-id ORG/NAME [options]', epilog=EPILOG,
+        prog=prog, usage='%(prog)s SOURCE --repo-id ORG/NAME [options]',
         description='Publish a WaveMix model on the Hugging Face Hub.',
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        epilog='The token is HF_TOKEN or that of `hf auth login`. A second run resumes the first.')
     add = parser.add_argument
-    add('source', metavar='SOURCE', help='name, checkpoint or folder')
+    add('source', metavar='SOURCE', help='name of a model with weights (wavemix_16_5.fashion_mnist), checkpoint of '
+        "timm's train.py, or folder of timm.models.save_for_hf, whose README.md becomes the card")
     add('--repo-id', metavar='ORG/NAME', type=repo_id, required=True, help='repository, created if need be')
     add('--use-ema', action='store_true', help='take the EMA weights of the checkpoint')
     add('--config', metavar='FILE', type=Path, help='YAML file with data, metrics, class names and licence')

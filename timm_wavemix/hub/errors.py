@@ -15,23 +15,20 @@ from ..checkpoints import one_line
 def explain(error: BaseException) -> str:
     """Who failed and a hint at the fix, with what the server or the library says itself."""
     reason, endpoint = one_line(error), HfApi().endpoint
-    kinds = ' '.join(f'{kind.__module__}.{kind.__name__}' for kind in type(error).__mro__)
     if answered := _answered(error):
         return _explain_answer(answered.response, str(getattr(answered, 'server_message', '') or ''), endpoint)
-    if isinstance(error, json.JSONDecodeError):
-        return f'{endpoint} does not answer as the Hub, perhaps a login page does ({reason}): open it in a browser.'
-    if isinstance(error, (AttributeError, KeyError, TypeError)):
-        return f'the answer of the Hub lacks an entry ({reason}): run the command again later.'
+    if isinstance(error, (AttributeError, KeyError, TypeError, json.JSONDecodeError)):
+        return f'{endpoint} does not answer as the Hub does, is it a page for a login? ({reason})'
     if re.search('xet|xorb', reason, re.IGNORECASE):
         return f'the transfer by Xet failed ({reason}): set HF_HUB_DISABLE_XET=1 to upload without it.'
-    if 'ProxyError' in kinds:
+    if type(error).__name__ == 'ProxyError':
         return f'the proxy does not connect to the Hub ({reason}): check HTTPS_PROXY.'
-    if 'httpx' in kinds or isinstance(error, OfflineModeIsEnabled):
+    if type(error).__module__.startswith('httpx') or isinstance(error, OfflineModeIsEnabled):
         fix = '' if isinstance(error, OfflineModeIsEnabled) else ': check the network, and HF_ENDPOINT if it is set'
         return f'{endpoint} cannot be reached ({reason}){fix}.'
     if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT) or 'No space left' in reason:
         return f'the disk of this machine is full ({reason}): free some space, or set TMPDIR to a folder elsewhere.'
-    return f'this machine fails ({reason}).' if isinstance(error, OSError) else f'{reason}.'
+    return f'{reason} (on this machine).' if isinstance(error, OSError) else f'{reason}.'
 
 
 def is_refusal(error: BaseException) -> bool:

@@ -10,7 +10,6 @@ import torch
 import yaml
 from huggingface_hub import HfApi, ModelCard
 from PIL import Image
-from safetensors.torch import load_file
 from timm.data import create_transform, resolve_model_data_config
 from timm.models import get_pretrained_cfg_value, save_for_hf
 
@@ -102,13 +101,12 @@ def _label_names(
         loaded: Source, metadata: Dict[str, Any], source: str, config: Optional[Path],
 ) -> Tuple[Optional[List[str]], List[str]]:
     """The names of the classes, in order, if it is sure that they are of this classifier, and sentences on it."""
-    stated, inherited = loaded.config.get('label_names'), config_of(loaded.model).get('label_names')
-    names, what = metadata.get('label_names'), f"'{config}'"
-    if not names:
-        names, what = stated or inherited, f"the config.json of '{source}'"
+    given, stated = metadata.get('label_names'), loaded.config.get('label_names')
+    names = given or stated or config_of(loaded.model).get('label_names')
+    what = f"'{config}'" if given else f"the config.json of '{source}'"
     if not names:
         return None, []
-    if names is inherited and not is_name(source) and not _has_registered_classifier(loaded):
+    if not (given or stated or is_name(source) or _has_registered_classifier(loaded)):
         return None, [f'The class names in {what} are of other weights, and are left out: list yours in --config.']
     names = label_list(names, f'{what}: label_names')
     if len(names) != loaded.model.num_classes:
@@ -129,20 +127,17 @@ def _has_registered_classifier(loaded: Source) -> bool:
 def _check_same(loaded: Source, folder: Path) -> None:
     """Check that timm gets from the files the tensors of the source and the same logits, bit for bit, all finite."""
     again = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
-    saved, reloaded = load_file(folder / 'model.safetensors'), again.state_dict()
-    channels, height, width = config_of(loaded.model)['input_size']
+    saved, (channels, height, width) = again.state_dict(), config_of(loaded.model)['input_size']
     images = torch.randn(1, channels, height, width, generator=torch.Generator().manual_seed(0))
     if channels in IMAGE_MODES:  # and a black one, preprocessed as the card does
         transform = create_transform(**resolve_model_data_config(again))
         images = torch.cat([images, transform(Image.new(IMAGE_MODES[channels], (width, height))).unsqueeze(0)])
     with torch.inference_mode():
-        logits = loaded.model(images)
-        same = torch.equal(logits, again(images)) and loaded.tensors.keys() == saved.keys() == reloaded.keys()
+        logits, logits_again = loaded.model(images), again(images)
     if not logits.isfinite().all():
         raise ValueError('its logits are not finite')
-    if not same or not all(
-            torch.equal(tensor.to(saved[name].dtype), saved[name]) and torch.equal(saved[name], reloaded[name])
-            for name, tensor in loaded.tensors.items()):
+    if not torch.equal(logits, logits_again) or loaded.tensors.keys() != saved.keys() or not all(
+            torch.equal(tensor.to(saved[name].dtype), saved[name]) for name, tensor in loaded.tensors.items()):
         raise ValueError('the saved files do not give the same model, build it from arguments that JSON can hold')
 
 

@@ -71,7 +71,7 @@ def _check(metadata: Any, folder: Path) -> Dict[str, Any]:
 
 
 def _section(key: str, section: Any) -> Dict[str, str]:
-    if section and not isinstance(section, dict):
+    if section != '' and not isinstance(section, dict):
         raise ValueError(f"{key} has no entries, write them below it, as in '{key}: {{name: text}}'")
     section = section or {}
     for name, value in section.items():
