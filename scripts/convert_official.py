@@ -20,8 +20,8 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 from torchvision.datasets import CIFAR10
 
-from benchmarks.lib.evaluate import accuracy
-from benchmarks.lib.reference import authors_model
+from scripts.benchmarks.common.images import accuracy
+from scripts.benchmarks.models.reference import authors_model
 from timm_wavemix.checkpoints import load_source, read_weights, registered_cfg, weights_of
 from timm_wavemix.hub import repo_id, write_files
 from timm_wavemix.hub.metadata import hub_configs, read_metadata

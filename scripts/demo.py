@@ -3,11 +3,12 @@
 Prints a table of the predictions for twelve images and the speed of the model, and draws, as a PNG, these images with
 their predictions beside the confusion matrix of 500.
 
-The images in scripts/demo_images are the first of each class in the test split, and the two earliest among those that
-are the second of their class: chosen by this rule, not by what the model makes of them. A file is named after its index
-in the test split and its label. scripts/test_images.png has the first 50 test images of each class, in a row for each.
+The images in scripts/images/demo are the first of each class in the test split, and the two earliest among those that
+are the second of their class: chosen by this rule, not by the model's predictions. A file is named after its index in
+the test split and its label. scripts/images/test_images.png has the first 50 test images of each class, a row for each.
 """
 import argparse
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -20,17 +21,16 @@ from timm.data import create_transform, resolve_model_data_config
 from torch.utils.benchmark import Measurement, Timer
 
 import timm_wavemix  # noqa: F401  registers the models
-from benchmarks.lib.evaluate import image_mode
-from benchmarks.lib.report import BLUE, ORANGE, add_device_argument, output_file, require_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TAG = 'fashion_mnist'
-IMAGES = Path(__file__).parent / 'demo_images'
-TEST_IMAGES = Path(__file__).parent / 'test_images.png'
+IMAGES = Path(__file__).parent / 'images' / 'demo'
+TEST_IMAGES = Path(__file__).parent / 'images' / 'test_images.png'
 SIDE = 28  # pixels of an image in it
 BATCH_SIZE = 64
+BLUE, ORANGE = '#0072b2', '#d55e00'  # which the colour-blind can tell apart
 
 
 class Result(NamedTuple):
@@ -56,6 +56,11 @@ def load_model(name: str) -> torch.nn.Module:
         raise FileNotFoundError(
             f'{weights} is missing: get it back with `git restore {weights.parent}`, or install timm-wavemix again.')
     return timm.create_model(f'{name}.{TAG}', pretrained=True).eval()
+
+
+def image_mode(model: torch.nn.Module) -> str:
+    """The mode of Pillow that images of this model have."""
+    return 'L' if resolve_model_data_config(model)['input_size'][0] == 1 else 'RGB'
 
 
 def classify(model: torch.nn.Module, device: torch.device) -> List[Result]:
@@ -162,6 +167,16 @@ def demo(name: str, device: torch.device, output: Path) -> None:
     print(f'picture: {output}')
 
 
+def torch_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (AssertionError, RuntimeError) as error:  # a torch without CUDA fails an assertion
+        raise argparse.ArgumentTypeError(
+            f"torch cannot use '{name}' here ({error}): leave it out, or name 'cpu'.") from error
+    return device
+
+
 def main() -> None:
     description, epilog = __doc__.split('\n\n', 1)
     parser = argparse.ArgumentParser(
@@ -171,12 +186,16 @@ def main() -> None:
     )
     models = [name.split('.')[0] for name in timm.list_models(f'*.{TAG}', module='wavemix', pretrained=True)]
     parser.add_argument(
-        '--model', choices=models, default='wavemix_lite_256_7', help='pretrained model (default: %(default)s)')
-    add_device_argument(parser)
+        '--model', choices=models, default='wavemix_16_5', help='pretrained model (default: %(default)s)')
     parser.add_argument(
-        '--output', metavar='PNG', type=output_file, default='demo.png', help='picture (default: %(default)s)')
+        '--device', type=torch_device, default='cuda' if torch.cuda.is_available() else 'cpu',
+        help='torch device (default: cuda if there is one, else cpu)')
+    parser.add_argument('--output', metavar='PNG', type=Path, default='demo.png', help='picture (default: %(default)s)')
     args = parser.parse_args()
-    require_matplotlib()
+    if not args.output.parent.is_dir():
+        parser.error(f"there is no folder '{args.output.parent}' for the picture: make it, or name another file.")
+    if importlib.util.find_spec('matplotlib') is None:
+        sys.exit(f'{parser.prog} draws with matplotlib: install it with `pip install --group demo`.')
     try:
         demo(args.model, args.device, args.output)
     except OSError as error:

@@ -1,9 +1,12 @@
 """Print the README's two tables of models: ours, and those with the authors' weights.
 
 GMACs are those of one image at the model's own size, counted by fvcore as in timm's benchmark.py. fvcore does not count
-the Fourier transforms of the FNets. Data sets and accuracies are those of hub_configs/.
+the Fourier transforms of the FNets. Accuracies of our weights are those that timm's validate.py has written to
+docs/results/, the others' and the data sets are those of hub_configs/.
 """
+import csv
 import logging
+from pathlib import Path
 from typing import List
 
 import timm
@@ -11,6 +14,8 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 
 from timm_wavemix.hub.metadata import hub_configs, read_metadata
+
+RESULTS = 'docs/results/results-fashion_mnist.csv'  # has timm's columns
 
 
 def row(name: str) -> str:
@@ -23,8 +28,10 @@ def row(name: str) -> str:
     if file.exists():
         metadata = read_metadata(file)
         metrics = metadata['metrics']
-        dataset, top1 = metadata['dataset']['name'], f'{float(metrics["top1"]):.2f}'
-        source = metrics.get('source', f'[measured](hub_configs/{file.name})')
+        with open(Path(__file__).parents[1] / RESULTS, newline='') as results:
+            measured = {result['model']: result['top1'] for result in csv.DictReader(results)}
+        dataset, top1 = metadata['dataset']['name'], f'{float(measured.get(name) or metrics["top1"]):.2f}'
+        source = metrics.get('source', f'[measured]({RESULTS}), [how](hub_configs/{file.name})')
         if 'note' in metrics:
             source += f', {metrics["note"].partition(";")[0]}'
     else:
@@ -42,7 +49,8 @@ def table(names: List[str]) -> str:
 
 def tables() -> List[str]:
     """The table of our models, and that of the authors' weights."""
-    names = [name for module in ('wavemix', 'mixers') for name in timm.list_models(module=module, include_tags=True)]
+    names = timm.list_models(module='wavemix', include_tags=True)
+    names.sort(key=lambda name: not name.startswith('wavemix'))  # the baselines last
     official = {name for name in names if timm.get_pretrained_cfg(name).hf_hub_id}
     return [
         table([name for name in names if name not in official]),

@@ -2,12 +2,13 @@
 
     OUT/train/0_t_shirt_top/00001.png       55,000 images
     OUT/validation/0_t_shirt_top/00004.png   5,000 images held out from the original training split
+    OUT/all/0_t_shirt_top/00001.png         60,000 images, the original training split
     OUT/test/0_t_shirt_top/00019.png        10,000 images
 
 Images are 28x28 grey PNGs; timm's image folders turn them into RGB. Class folders start with the label, so that
 timm's class indices are the data set's labels, and a file is named after its index in the original split.
 
-The held-out images are drawn uniformly, without regard to class, by `random.Random(0).sample`: every run and every
+The held-out images are drawn uniformly, without regard to class, by `random.Random(0).sample`, so every run and every
 machine holds out the same ones.
 
 The images are read from --source, else from Debian's package dataset-fashion-mnist, else, with --download, from the
@@ -75,7 +76,7 @@ def load(source: Optional[Path] = None, download: bool = False) -> Tuple[Fashion
             splits = tuple(FashionMNIST(root, train=train, download=bool(missing)) for train in (True, False))
             for split in splits:
                 if split.data.shape != (len(split.targets), 28, 28) or split.targets.max() >= len(split.classes):
-                    raise ValueError('the images and labels are not those of Fashion-MNIST')
+                    raise ValueError('the images and labels do not have the shapes of Fashion-MNIST')
         except Exception as error:
             if getattr(error, 'errno', None):  # the system's, such as a full disk
                 raise
@@ -122,7 +123,7 @@ def write_split(folder: Path, dataset: FashionMNIST, indices: Sequence[int]) -> 
 
 
 def prepare(out: Path, source: Optional[Path] = None, download: bool = False, held_out: int = HELD_OUT) -> None:
-    """Write the folders `train`, `validation` and `test`.
+    """Write the folders `train`, `validation`, `all` and `test`.
 
     Args:
         out: Folder to write them in.
@@ -141,6 +142,7 @@ def prepare(out: Path, source: Optional[Path] = None, download: bool = False, he
     splits = {
         'train': (train, [i for i in range(len(train)) if i not in validation]),
         'validation': (train, sorted(validation)),
+        'all': (train, range(len(train))),
         'test': (test, range(len(test))),
     }
     for name, (dataset, indices) in splits.items():
@@ -156,7 +158,7 @@ def main() -> None:
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('out', metavar='OUT', type=Path, help='folder to write train, validation and test in')
+    parser.add_argument('out', metavar='OUT', type=Path, help='folder to write train, validation, all and test in')
     origin = parser.add_mutually_exclusive_group()
     origin.add_argument('--source', metavar='PATH', type=Path, help='folder with the four idx files, gzipped or not')
     origin.add_argument(

@@ -2,7 +2,8 @@
 
 torchvision reads it, and downloads it if asked to. Classes get the order of its labels. EMNIST's images are written as
 they are stored, with rows and columns exchanged. Caltech-256 has no split of its own: every fifth image of a class goes
-to test/. A run that was cut off can be started again.
+to test/. A run that was cut off can be started again. Run it from the checkout's root, by
+`python -m scripts.prepare_paper_data`.
 """
 import argparse
 import sys
@@ -13,7 +14,7 @@ import torch
 from torch.utils.data import Dataset
 from torchvision.datasets import EMNIST, STL10, SVHN, Caltech256
 
-from prepare_fashion_mnist import write_split
+from scripts.prepare_fashion_mnist import write_split
 
 DATASETS = (
     'emnist_byclass', 'emnist_bymerge', 'emnist_letters', 'emnist_digits', 'emnist_balanced', 'svhn', 'stl10',
@@ -31,7 +32,7 @@ def load(name: str, root: Path, download: bool = False) -> Dict[str, Split]:
 
     Raises:
         ImportError: SVHN needs SciPy.
-        OSError, RuntimeError: The data are missing, damaged or cannot be downloaded.
+        Exception: The data are missing, damaged or cannot be downloaded; each reader of torchvision has its own.
     """
     kwargs: Dict[str, Any] = dict(root=str(root), download=download)
     if name == 'caltech256':
@@ -56,7 +57,11 @@ def load(name: str, root: Path, download: bool = False) -> Dict[str, Split]:
 def main() -> None:
     description, epilog = __doc__.split('\n\n', 1)
     parser = argparse.ArgumentParser(
-        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
+        prog='python -m scripts.prepare_paper_data',
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument('name', metavar='NAME', choices=DATASETS, help=', '.join(DATASETS))
     parser.add_argument('out', metavar='OUT', type=Path, help='folder to write train and test in')
     parser.add_argument(
@@ -72,10 +77,10 @@ def main() -> None:
         splits = load(args.name, args.source, args.download)
     except ImportError as error:
         sys.exit(f'{parser.prog}: {error}: `pip install scipy`.')
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # torchvision's readers raise anything from AssertionError to zlib.error
         sys.exit(
             f'{parser.prog}: torchvision cannot read {args.name} in {args.source}: pass --download, or the right '
-            f'folder as --source ({" ".join(str(error).split())}).')
+            f'folder as --source ({" ".join(str(error).split()) or type(error).__name__}).')
     try:
         for split, (dataset, indices) in splits.items():
             write_split(args.out / split, dataset, indices)

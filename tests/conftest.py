@@ -22,13 +22,23 @@ os.environ['HF_HOME'] = HF_HOME.name
 os.environ['HF_HUB_DISABLE_XET'] = '1'  # it has no server but the Hub's
 os.environ['HF_HUB_DISABLE_TELEMETRY'] = '1'
 
-TEST_IMAGES = Path(__file__).parents[1] / 'scripts' / 'test_images.png'  # a row of 50 for each class of Fashion-MNIST
+# a row of 50 for each class of Fashion-MNIST
+TEST_IMAGES = Path(__file__).parents[1] / 'scripts' / 'images' / 'test_images.png'
 
 
 def markdown_rows(text):
     """The Markdown tables of a text: a list of rows, each a list of cells, for every table."""
     tables = re.findall(r'(?:^\|.*\|\n?)+', text, re.MULTILINE)
     return [[re.split(r' *\| *', line.strip('| ')) for line in table.splitlines()] for table in tables]
+
+
+def status_of(main, *args):
+    """The exit status of a command, or the sentence that it ends with."""
+    try:
+        main(list(map(str, args)))
+    except SystemExit as error:
+        return error.code
+    return 0
 
 
 def randomize_batch_norms(model):
@@ -141,5 +151,5 @@ def python(server, tmp_path):
         env = {**os.environ, 'HF_HOME': str(tmp_path / 'home'), **env}
         return subprocess.run(
             [sys.executable, *map(str, args)], env=env, capture_output=True, text=True, timeout=120,
-            cwd=TEST_IMAGES.parents[1])
+            cwd=TEST_IMAGES.parents[2])
     return run

@@ -1,1 +1,1 @@
-"""Scripts that measure the models and write docs/results/."""
+"""Commands that train and measure models and write docs/results/: `python -m scripts.benchmarks.NAME`."""

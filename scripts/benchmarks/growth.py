@@ -1,36 +1,55 @@
-"""Measure how the cost per pixel grows with image size and batch size, for WaveMix beside a ViT.
-
-Batches of larger images hold a constant number of pixels, and at least one image.
-"""
+"""Measure how the cost per pixel grows with image size and batch size, for WaveMix beside a ViT."""
 import argparse
-import json
-import statistics
-import sys
-from dataclasses import asdict
-from typing import Iterator, List, Optional, Tuple, Union
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import timm
 import torch
-import torch.nn as nn
+from torch import nn
 
 import timm_wavemix  # noqa: F401  registers the models
-from lib.measure import FP32, METHOD, MODES, Case, Cost, Results, Speed, measure
-from lib.report import (
-    add_device_argument,
-    docstring_body,
-    hardware_name,
-    limit_memory,
-    markdown_table,
-    output_file,
-    positive_int,
-    ratio,
-    report_header,
-    three_digits,
-)
+from scripts.benchmarks.common import command, report
+from scripts.benchmarks.common.measure import METHOD, Case, measure
+from scripts.benchmarks.common.step import FP32, INFERENCE, TRAIN
 
+NAME = 'growth'
 MODELS = 'wavemix_16_5', 'wavemix_lite_128_7', 'vit_tiny_patch4'
-SIZES = 64, 128, 256  # images of this side, as many as have the pixels of one batch of 32x32
+SIZES = 64, 128, 256  # sides of images, in batches with the pixels of one batch of 32x32
 BATCHES = 1, 4, 16, 256  # of 32x32 images
+
+
+@dataclass
+class Pixel:
+    """What a pixel costs in a batch, in fp32. None where a model failed."""
+    model: str
+    batch_size: int
+    image_size: int
+    bytes: Optional[float] = None  # kept for the backward pass
+    train_ns: Optional[float] = None
+    inference_ns: Optional[float] = None
+    error: str = ''
+
+
+@dataclass
+class Report:
+    command: str
+    machine: str
+    software: str
+    rounds: int
+    pixels: List[Pixel]
+
+    @classmethod
+    def from_json(cls, values: Dict[str, Any]) -> 'Report':
+        return cls(**{**values, 'pixels': [Pixel(**pixel) for pixel in values['pixels']]})
+
+
+QUANTITIES = {
+    'memory, bytes per pixel': lambda pixel: pixel.bytes,
+    'train, ns per pixel': lambda pixel: pixel.train_ns,
+    'inference, ns per pixel': lambda pixel: pixel.inference_ns,
+}
 
 
 def create(name: str, image_size: int) -> nn.Module:
@@ -41,7 +60,7 @@ def create(name: str, image_size: int) -> nn.Module:
 
 
 def list_cases(batch_size: int, device: torch.device) -> List[Case]:
-    """Models at other image sizes with as many pixels as the batch of 32x32 images has, and at other batch sizes."""
+    """Models at other image sizes, with the pixels of the batch of 32x32 images, and at other batch sizes."""
     cases = []
     for image_size in (32, *SIZES):
         batch_sizes = [max(1, batch_size * 32 ** 2 // image_size ** 2)]
@@ -53,66 +72,62 @@ def list_cases(batch_size: int, device: torch.device) -> List[Case]:
     return cases
 
 
-def tables(growth: Results) -> Iterator[str]:
-    """What a pixel takes, and how many times that of the first line it is."""
-    def per_pixel(record: Union[Cost, Speed], total: Optional[float]) -> Tuple[Tuple[str, int, int], Optional[float]]:
-        n, side = record.batch_size, record.image_size
-        return (record.model, n, side), ratio(total, n * side ** 2)
-
-    quantities = {'memory, bytes per pixel': dict(per_pixel(cost, cost.saved_bytes.get(FP32)) for cost in growth.costs)}
-    for mode in MODES:
-        quantities[f'{mode}, ns per pixel'] = dict(
-            per_pixel(speed, None if speed.error else 1e9 * statistics.median(speed.seconds))
-            for speed in growth.speeds if speed.mode == mode)
-
-    batches = list(dict.fromkeys((cost.batch_size, cost.image_size) for cost in growth.costs))
-    for quantity, values in quantities.items():
-        rows = []
-        for n, side in batches:
-            row = [f'{n} of {side}x{side}']
-            for model in MODELS:
-                value, first = values[model, n, side], values[(model, *batches[0])]
-                row.append(f'{three_digits(value)} ({three_digits(ratio(value, first))})')
-            rows.append(row)
-        yield markdown_table([quantity, *(f'`{model}`' for model in MODELS)], rows)
-
-
-def markdown(machine: str, rounds: int, growth: Results) -> str:
-    return '\n\n'.join([
-        report_header('How cost grows with images and batches', machine),
-        docstring_body(__doc__),
-        f'{METHOD} There are {rounds} rounds.',
-        'In fp32. In brackets: the ratio to the first line.',
-        *tables(growth),
-        *(f'{record.model}: {record.error}' for record in growth.failed),
-    ]) + '\n'
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=METHOD,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        '--batch-size', type=positive_int, default=64, help='32x32 images in a batch (default: %(default)s)')
-    parser.add_argument('--rounds', type=positive_int, default=5, help='alternating rounds (default: %(default)s)')
-    add_device_argument(parser)
-    parser.add_argument('--json', metavar='JSON', type=output_file, help='write every single measurement to this file')
-    parser.add_argument(
-        '--output', metavar='MD', type=output_file, default='growth.md', help='tables (default: %(default)s)')
-    args = parser.parse_args()
+def measure_pixels(args: argparse.Namespace) -> Report:
     torch.backends.cudnn.benchmark = True  # as timm's train.py
-    if args.device.type == 'cpu':
-        limit_memory()
-    growth = measure(list_cases(args.batch_size, args.device), args.rounds, args.device, 'growth')
-    try:
-        if args.json:
-            args.json.write_text(json.dumps(asdict(growth), indent=1), encoding='utf-8')
-        args.output.write_text(markdown(hardware_name(args.device), args.rounds, growth), encoding='utf-8')
-    except OSError as error:
-        sys.exit(f'{parser.prog}: {error.filename} cannot be written ({error.strerror}): name another file.')
-    print(args.output)
+    command.limit_memory(args.device)
+    results = measure(list_cases(args.batch_size, args.device), args.rounds, args.device, NAME)
+    speeds = {(s.model, s.batch_size, s.image_size, s.mode): s for s in results.speeds}
+    pixels = []
+    for cost in results.costs:
+        key = cost.model, cost.batch_size, cost.image_size
+        area = cost.image_size ** 2
+        records = [speeds[(*key, mode)] for mode in (TRAIN, INFERENCE)]
+        pixels.append(Pixel(
+            *key,
+            report.ratio(cost.saved_bytes.get(FP32), cost.batch_size * area),
+            *(report.ratio(1e9 / area, speed.images_per_second) for speed in records),
+            error='; '.join(filter(None, [cost.error, *(speed.error for speed in records)]))))
+    return Report(
+        command.command_line(NAME), report.hardware_name(args.device), report.SOFTWARE, args.rounds, pixels)
+
+
+def tables(pixels: List[Pixel]) -> Iterator[str]:
+    """What a pixel takes, and its ratio to the first line."""
+    batches = list(dict.fromkeys((pixel.batch_size, pixel.image_size) for pixel in pixels))
+    for title, quantity in QUANTITIES.items():
+        values = {(p.model, p.batch_size, p.image_size): quantity(p) for p in pixels}
+
+        def cell(batch: Tuple[int, int], model: str) -> str:
+            value = values[(model, *batch)]  # noqa: B023  used before the next quantity
+            first = values[(model, *batches[0])]  # noqa: B023
+            return f'{report.three_digits(value)} ({report.three_digits(report.ratio(value, first))})'
+
+        columns = [(title, lambda batch: f'{batch[0]} of {batch[1]}x{batch[1]}')]
+        columns += [(f'`{model}`', lambda batch, model=model: cell(batch, model)) for model in MODELS]
+        yield report.table(columns, batches)
+
+
+def markdown(results: Report, stem: Path) -> str:
+    return report.pages([
+        report.head(
+            'Cost per pixel against image size and batch size', NAME, stem, results.command, results.machine,
+            results.software),
+        'Batches of larger images hold a constant number of pixels, and at least one image. All is in fp32. In '
+        'brackets: the ratio to the first line.',
+        *tables(results.pixels),
+        *(f'{pixel.model}: {pixel.error}' for pixel in results.pixels if pixel.error),
+        f'## Method\n\n{METHOD} There are {results.rounds} rounds.',
+    ])
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    parser = command.make_parser(NAME, __doc__)
+    parser.add_argument(
+        '--batch-size', type=command.positive_int, default=64, help='32x32 images in a batch (default: %(default)s)')
+    command.add_rounds_argument(parser)
+    command.add_device_argument(parser)
+    command.add_output_arguments(parser, NAME)
+    command.run(parser, partial(report.work, NAME, Report.from_json, measure_pixels, markdown, None), argv)
 
 
 if __name__ == '__main__':

@@ -1,19 +1,13 @@
-"""Measure how accurate the models stay on Fashion-MNIST's test images under noise, blur and shift, in one table.
+"""Measure the accuracy on Fashion-MNIST's test images under noise, blur and shift.
 
-- noise σ: Gaussian noise of this standard deviation is added to the pixels, which range from 0 to 1. The sum is
-  clipped.
-- blur σ: the image is convolved with a Gaussian of this standard deviation in pixels.
-- shift n: the image moves by up to n pixels in each direction, all (2n + 1)² shifts being equally likely. Black, the
-  background, fills the gap.
-
-The models are those that come with the package, and a checkpoint of timm's train.py if one is named. The seed is set
-anew for each accuracy, so all models get the same images.
+The models are the ones that the package ships, and a checkpoint of timm's train.py if you name one.
 """
 import argparse
 import math
-import sys
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Dict, Optional
+from typing import Any, Dict, List, Optional
 
 import timm
 import torch
@@ -23,26 +17,42 @@ from torch import nn
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from lib.evaluate import accuracy, balanced_subset, load_split
-from lib.report import (
-    SOFTWARE,
-    add_device_argument,
-    docstring_body,
-    hardware_name,
-    markdown_table,
-    number_or_all,
-    output_file,
-    report_header,
-)
+from scripts.benchmarks.common import command, report
+from scripts.benchmarks.common.images import accuracy, balanced_subset, load_split
+from scripts.benchmarks.common.step import BF16, FP32, autocast
 from timm_wavemix.checkpoints import load_checkpoint
 
+NAME = 'robustness'
+METHOD = """\
+- noise σ: Gaussian noise of this standard deviation is added to the pixels, which range from 0 to 1. The sum is
+  clipped.
+- blur σ: the image is convolved with a Gaussian of this standard deviation in pixels.
+- shift n: the image moves by up to n pixels in each direction; all (2n + 1)² shifts are equally likely. Black, the
+  background, fills the gap.
+
+The models are the ones that the package ships, and one trained for comparison. The same seed is set before each
+accuracy, so all models get the same images."""
 SEED = 0
 SIDE = 28  # pixels of an image
 CLASSES = 10
 
 
+@dataclass
+class Report:
+    command: str
+    machine: str
+    software: str
+    images: int
+    precision: str
+    top1: Dict[str, Dict[str, float]]  # percent, by model and corruption
+
+    @classmethod
+    def from_json(cls, values: Dict[str, Any]) -> 'Report':
+        return cls(**values)
+
+
 def corruptions() -> Dict[str, nn.Module]:
-    """What is done to the images: transforms of a grey image `(1, 28, 28)` from 0 to 1, by their names in the table."""
+    """Transforms of a grey image `(1, 28, 28)` from 0 to 1, by their names in the table."""
     return {
         'clean': nn.Identity(),
         **{f'noise {sigma}': v2.GaussianNoise(sigma=sigma) for sigma in (0.05, 0.1, 0.2)},
@@ -58,7 +68,7 @@ def corrupted_accuracy(
         data: Path,
         device: torch.device,
         images: Optional[int] = None,
-        amp: bool = False,
+        precision: str = FP32,
 ) -> float:
     """Top-1 accuracy in percent on corrupted images of the folder `test` of `data`.
 
@@ -67,11 +77,12 @@ def corrupted_accuracy(
         corruption: What is done to the images.
         data: The folder.
         device: Where to run the model.
-        images: How many, as many of each class, or all.
-        amp: Run the model in bf16 autocast.
+        images: How many, of each class alike, or all.
+        precision: Of the model's arithmetic.
 
     Raises:
         FileNotFoundError: There is no such folder.
+        OSError: An image cannot be read.
         RuntimeError: The folder has no images.
     """
     config = resolve_model_data_config(model)
@@ -79,77 +90,84 @@ def corrupted_accuracy(
         v2.ToImage(),
         v2.ToDtype(torch.float32, scale=True),
         corruption,
-        v2.Grayscale(config['input_size'][0]),  # as many equal channels
+        v2.Grayscale(config['input_size'][0]),  # repeats the grey channel
         create_transform(**config),
     ])
     dataset = balanced_subset(load_split(data, 'test', transform=transform, input_img_mode='L'), images, SEED)
     torch.manual_seed(SEED)
-    with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+    with autocast(device, precision):
         return accuracy(model, dataset, device)
 
 
-def markdown(results: Dict[str, Dict[str, float]], images: int, device: torch.device, amp: bool = False) -> str:
-    """The report: top-1 accuracies by model and corruption, and how they were measured."""
-    columns = next(iter(results.values()))
-    rows = [[f'`{name}`', *(f'{top1:.2f}' for top1 in results[name].values())] for name in results]
-    return '\n\n'.join([
-        report_header(
-            'Accuracy under noise, blur and shift',
-            hardware_name(device),
-            f'torchvision {torchvision.__version__}, {SOFTWARE}',
-        ),
-        f'Top-1 accuracy in percent on {images:,} test images of Fashion-MNIST, seed {SEED}'
-        f'{", in bf16 autocast" * amp}.',
-        markdown_table(['model', *columns], rows),
-        docstring_body(__doc__),
-    ]) + '\n'
+def load_models(checkpoint: Optional[Path], use_ema: bool) -> Dict[str, nn.Module]:
+    """The shipped models and the one in the checkpoint, by name.
+
+    Raises:
+        OSError, ValueError: The checkpoint cannot be used.
+    """
+    models = {
+        name: timm.create_model(name, pretrained=True)
+        for name in timm.list_models('*.fashion_mnist', module='wavemix', pretrained=True)}
+    if checkpoint:
+        model = load_checkpoint(checkpoint, use_ema)
+        if model.num_classes != CLASSES:
+            raise ValueError(
+                f"'{checkpoint}' has {model.num_classes} classes: name one that was trained on the {CLASSES} of "
+                'Fashion-MNIST.')
+        models[model.pretrained_cfg['architecture']] = model
+    return models
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('data', metavar='DATA', type=Path, help='folder of scripts/prepare_fashion_mnist.py')
+def measure(args: argparse.Namespace) -> Report:
+    if not args.data:
+        raise argparse.ArgumentError(None, 'DATA is missing: name the folder of scripts/prepare_fashion_mnist.py.')
+    if args.use_ema and not args.checkpoint:
+        raise argparse.ArgumentError(None, '--use-ema needs --checkpoint.')
+    images = len(balanced_subset(load_split(args.data, 'test'), args.images, SEED))
+    precision = BF16 if args.amp else FP32
+    top1: Dict[str, Dict[str, float]] = {}
+    models = load_models(args.checkpoint, args.use_ema)
+    with tqdm(total=len(models) * len(corruptions()), unit=' accuracies') as progress:
+        for name, model in models.items():
+            top1[name] = {}
+            for title, corruption in corruptions().items():
+                progress.set_description(f'{name}, {title}')
+                top1[name][title] = corrupted_accuracy(model, corruption, args.data, args.device, images, precision)
+                progress.update()
+    return Report(
+        command.command_line(NAME), report.hardware_name(args.device),
+        f'torchvision {torchvision.__version__}, {report.SOFTWARE}', images, precision, top1)
+
+
+def markdown(results: Report, stem: Path) -> str:
+    columns = [('model', lambda name: f'`{name}`')]
+    columns += [
+        (title, lambda name, title=title: f'{results.top1[name][title]:.2f}')
+        for title in next(iter(results.top1.values()))]
+    return report.pages([
+        report.head(
+            'Accuracy under noise, blur and shift', NAME, stem, results.command, results.machine, results.software),
+        f'Top-1 accuracy in percent on {results.images:,} test images of Fashion-MNIST, seed {SEED}'
+        f'{", in bf16 autocast" * (results.precision == BF16)}.',
+        report.table(columns, results.top1),
+        METHOD,
+    ])
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    parser = command.make_parser(NAME, __doc__)
     parser.add_argument(
-        '--checkpoint',
-        metavar='FILE',
-        type=Path,
-        help="checkpoint of timm's train.py to measure beside the models, such as that of a ResNet-18",
-    )
+        'data', metavar='DATA', nargs='?', type=Path, help='folder of scripts/prepare_fashion_mnist.py')
+    parser.add_argument(
+        '--checkpoint', metavar='FILE', type=Path, help="checkpoint of timm's train.py, such as one of a ResNet-18")
     parser.add_argument('--use-ema', action='store_true', help='take the EMA weights of the checkpoint')
     parser.add_argument(
-        '--images', type=number_or_all, default='all', metavar='N',
-        help="test images, as many of each class, or 'all' (default: %(default)s)")
+        '--images', type=command.number_or_all, default='all', metavar='N',
+        help="test images, of each class alike, or 'all' (default: %(default)s)")
     parser.add_argument('--amp', action='store_true', help='bf16 autocast, much faster on some processors and GPUs')
-    add_device_argument(parser)
-    parser.add_argument(
-        '--output', metavar='MD', type=output_file, default='robustness.md', help='report (default: %(default)s)')
-    args = parser.parse_args()
-    if args.use_ema and not args.checkpoint:
-        parser.error('--use-ema is of a --checkpoint: name one, or leave it out.')
-
-    try:
-        images = len(balanced_subset(load_split(args.data, 'test'), args.images, SEED))
-        models = {
-            name: timm.create_model(name, pretrained=True)
-            for name in timm.list_models('*.fashion_mnist', module='wavemix', pretrained=True)}
-        if args.checkpoint:
-            model = load_checkpoint(args.checkpoint, args.use_ema)
-            if model.num_classes != CLASSES:
-                raise ValueError(
-                    f"'{args.checkpoint}' tells {model.num_classes} classes apart: name one that was trained on the "
-                    f'{CLASSES} of Fashion-MNIST.')
-            models[model.pretrained_cfg['architecture']] = model
-        results = {name: {} for name in models}
-        with tqdm(total=len(models) * len(corruptions()), unit=' accuracies') as progress:
-            for name, model in models.items():
-                for title, corruption in corruptions().items():
-                    progress.set_description(f'{name}, {title}')
-                    results[name][title] = corrupted_accuracy(
-                        model, corruption, args.data, args.device, images, args.amp)
-                    progress.update()
-        args.output.write_text(markdown(results, images, args.device, args.amp), encoding='utf-8')
-    except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"{parser.prog}: {' '.join(str(error).split())}")
-    print(args.output)
+    command.add_device_argument(parser)
+    command.add_output_arguments(parser, NAME)
+    command.run(parser, partial(report.work, NAME, Report.from_json, measure, markdown, None), argv)
 
 
 if __name__ == '__main__':

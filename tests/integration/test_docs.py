@@ -5,13 +5,14 @@ import re
 import runpy
 import shlex
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import timm
 import yaml
 
-import model_table
+from scripts import model_table
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
@@ -28,13 +29,15 @@ def code_blocks(page, language):
 
 
 def commands(page):
-    """The lines of all shell blocks that run one of our scripts, each as a list of arguments from the script on."""
+    """The lines of all shell blocks that run one of our scripts: its file, whether it runs as a module, arguments."""
     for block in code_blocks(page, 'sh'):
         for line in block.replace('\\\n', ' ').splitlines():
             words = shlex.split(line, comments=True)
             for i, word in enumerate(words):
                 if words[i - 1] == 'python' and word.startswith('scripts/'):
-                    yield words[i:]
+                    yield word, False, words[i + 1:]
+                elif words[i - 2:i] == ['python', '-m'] and word.startswith('scripts.'):
+                    yield f'{word.replace(".", "/")}.py', True, words[i + 1:]
 
 
 @pytest.mark.parametrize('page', [  # test_deploy.py runs those of deploy.md
@@ -67,11 +70,14 @@ def test_commands_have_arguments_that_the_scripts_take(page, monkeypatch):
 
     monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', parse_args)
     monkeypatch.chdir(ROOT)
-    for script, *args in commands(page):
+    for script, as_module, args in commands(page):
         monkeypatch.setattr(sys, 'argv', [script, *args])
         if args:
             with pytest.raises(ParsedError):
-                runpy.run_path(script, run_name='__main__')
+                if as_module:
+                    import_module(script.removesuffix('.py').replace('/', '.')).main()
+                else:
+                    runpy.run_path(script, run_name='__main__')
         assert Path(script).is_file()
 
 
@@ -87,7 +93,7 @@ def test_model_tables_are_those_of_the_script():
 def test_table_of_trainings_has_the_measured_accuracies():
     table = re.search(r'^\| model \| epochs .*\n((?:\|.*\n)+)', TRAINING, re.MULTILINE).group(1)
     shown = dict(re.findall(r'^\| .*`(\w+)`.*? \| [^|]+ \| [^|]+ \| ([^|]+) \| [^|]+ \|$', table, re.MULTILINE))
-    files = [*(ROOT / 'hub_configs' / f'{name}.yaml' for name in OWN), *(ROOT / 'docs').glob('*.fashion_mnist.yaml')]
+    files = [*(ROOT / 'hub_configs' / f'{name}.yaml' for name in OWN), *ROOT.glob('docs/peers/*.metadata.yaml')]
     metrics = {file.name.split('.')[0]: yaml.safe_load(file.read_text())['metrics'] for file in files}
     assert shown == {name: f'{m["top1"]:.2f}' for name, m in metrics.items()}
 
@@ -108,9 +114,9 @@ def test_files_and_headings_that_a_page_names_are_there(page):
 
 @pytest.mark.parametrize('page', [page for page in PAGES if page.startswith('docs/results/')])
 def test_generated_pages_say_so_and_have_their_command(page):
-    assert re.match(r'# .*\n\nGenerated, do not edit\. On ', PAGES[page])
-    (script, *_), *_ = commands(page)
-    assert script.startswith('scripts/benchmarks/')
+    assert re.match(r'# .*\n\nGenerated, do not edit\.', PAGES[page])
+    (script, as_module, args), *_ = commands(page)
+    assert as_module and script.startswith('scripts/benchmarks/') and '--redraw' in args
 
 
 def test_every_shipped_weight_file_has_its_config():

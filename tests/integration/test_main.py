@@ -1,11 +1,12 @@
-"""`python -m timm_wavemix SCRIPT` is `python SCRIPT` with the models registered."""
+"""`timm-wavemix SCRIPT` is `python SCRIPT` with the models registered; its other commands are those of the package."""
 import json
 import subprocess
 import sys
 
 import pytest
+import timm
 
-from timm_wavemix.__main__ import main
+from timm_wavemix.__main__ import COMMANDS, main
 
 REPORT = """
 import json, sys
@@ -22,10 +23,26 @@ with open(f'{dist.get_rank()}.txt', 'w') as f:
     f.write(f'{total} {type(model).__name__}')
 dist.destroy_process_group()
 """
+TYPED = [('/usr/bin/timm-wavemix', 'timm-wavemix'), ('/lib/timm_wavemix/__main__.py', 'python -m timm_wavemix')]
 
 
 def python(*args, cwd=None):
     return subprocess.run([sys.executable, *args], cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Call main() as if it had been typed; returns the exit status, the output and what goes to stderr."""
+    def call(*args, argv0=TYPED[0][0]):
+        monkeypatch.setattr(sys, 'argv', [argv0, *args])
+        code = 0
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code
+        out, err = capsys.readouterr()
+        return (1, out, f'{code}\n') if isinstance(code, str) else (code or 0, out, err)  # as Python does
+    return call
 
 
 @pytest.mark.parametrize('flags', [
@@ -43,52 +60,19 @@ def test_script_sees_its_arguments_and_folder_as_without_us(tmp_path, flags):
     assert ours.stdout == alone.stdout, ours.stderr
 
 
-def test_models_are_registered(tmp_path):
-    (tmp_path / 'script.py').write_text("import timm\nprint(timm.list_models(module='wavemix'))")
-    result = python('-m', 'timm_wavemix', 'script.py', cwd=tmp_path)
-    assert "'wavemix_16_5'" in result.stdout, result.stderr
-
-
-@pytest.mark.parametrize('status', ["7", "'a reason'"])
-def test_exit_status_is_the_scripts(tmp_path, status):
-    (tmp_path / 'script.py').write_text(f'import sys\nsys.exit({status})\n')
-    alone = python('script.py', cwd=tmp_path)
-    ours = python('-m', 'timm_wavemix', 'script.py', cwd=tmp_path)
-    assert alone.returncode != 0
-    assert (ours.returncode, ours.stdout, ours.stderr) == (alone.returncode, alone.stdout, alone.stderr)
-
-
 def test_exception_ends_in_a_traceback_of_the_script(tmp_path):
     (tmp_path / 'script.py').write_text('def train():\n    raise RuntimeError("no luck")\n\ntrain()\n')
     result = python('-m', 'timm_wavemix', 'script.py', cwd=tmp_path)
     assert result.returncode == 1
     assert 'script.py", line 4, in <module>\n    train()\n' in result.stderr
-    assert 'script.py", line 2, in train\n    raise RuntimeError("no luck")\n' in result.stderr
     assert result.stderr.endswith('\nRuntimeError: no luck\n')
 
 
-@pytest.mark.parametrize('script', ['train.py', '.', ''])
-def test_missing_script_is_one_line_that_says_what_to_do(tmp_path, monkeypatch, capsys, script):
+def test_exit_status_is_the_scripts(tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, 'argv', ['__main__.py', script, '--help'])
-    with pytest.raises(SystemExit) as exit_info:
-        main()
-    assert exit_info.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == ''
-    assert err == (
-        f"There is no script '{script}': give the path of one. timm's are in its repository, which "
-        "scripts/clone_timm.py clones.\n")
-
-
-@pytest.mark.parametrize('argv, code', [(['-h'], 0), (['--help'], 0), ([], 2)], ids=str)
-def test_usage_names_the_command(monkeypatch, capsys, argv, code):
-    monkeypatch.setattr(sys, 'argv', ['__main__.py', *argv])
-    with pytest.raises(SystemExit) as exit_info:
-        main()
-    assert exit_info.value.code == code
-    out, err = capsys.readouterr()
-    assert (out or err).startswith('usage: python -m timm_wavemix [-h] SCRIPT [ARGS ...]\n')
+    monkeypatch.setattr(sys, 'path', sys.path[:])
+    (tmp_path / 'script.py').write_text('import sys\nsys.exit(7)\n')
+    assert call('script.py') == (7, '', '')
 
 
 def test_torchrun_starts_processes_through_us(tmp_path):
@@ -98,3 +82,84 @@ def test_torchrun_starts_processes_through_us(tmp_path):
         '-m', 'timm_wavemix', 'all_reduce.py', 'wavemix_16_5', cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
     assert [(tmp_path / f'{rank}.txt').read_text() for rank in range(2)] == ['3 WaveMix'] * 2
+
+
+@pytest.mark.parametrize('script', ['train.py', '.', ''])
+def test_missing_script_is_one_line_that_names_it_and_what_gets_it(tmp_path, monkeypatch, call, script):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = call(script, '--help')
+    assert (status, out, err.count('\n')) == (2, '', 1)
+    assert f"'{script}'" in err and 'timm-wavemix clone-timm' in err
+
+
+@pytest.mark.parametrize('argv0, typed', TYPED)
+@pytest.mark.parametrize('command', ['', *COMMANDS])
+def test_usage_and_errors_name_what_was_typed(call, argv0, typed, command):
+    words = [command] if command else []
+    status, out, _ = call(*words, '--help', argv0=argv0)
+    assert status == 0 and out.startswith(f'usage: {" ".join([typed, *words])} ')
+    status, out, err = call(*words, *([] if command in ('', 'push', 'export') else ['--no-option']), argv0=argv0)
+    assert status and not out and err.splitlines()[-1].startswith(' '.join([typed, *words]) + ': ')
+
+
+@pytest.mark.parametrize('command', ['', *COMMANDS])
+def test_help_fits_on_one_screen(call, monkeypatch, command):
+    monkeypatch.setenv('COLUMNS', '100')
+    _, out, _ = call(*([command] if command else []), '--help', argv0=TYPED[1][0])
+    assert len(out.splitlines()) <= 24
+    assert max(map(len, out.splitlines())) <= 100
+
+
+# clone-timm
+
+
+@pytest.fixture
+def origin(tmp_path, monkeypatch):
+    """A repository with the tag of the installed timm between two other commits, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / 'origin'
+
+    def git(*args):
+        subprocess.run(['git', '-C', folder, '-c', 'user.name=a', '-c', 'user.email=a@b', *args], check=True)
+
+    folder.mkdir()
+    git('init', '--quiet')
+    for version in 'older', timm.__version__, 'newer':
+        (folder / 'version').write_text(version)
+        git('add', '.')
+        git('commit', '--quiet', '-m', version)
+        git('tag', f'v{version}')
+    return folder
+
+
+def test_clone_has_the_installed_version_alone(call, origin, tmp_path):
+    status, out, err = call('clone-timm', 'my clone', '--url', origin.as_uri())
+    folder = tmp_path / 'my clone'
+    assert (status, err) == (0, '')
+    assert 'my clone' in out.splitlines()[-1]
+    assert (folder / 'version').read_text() == timm.__version__
+    log = subprocess.run(['git', '-C', folder, 'log', '--format=%s'], capture_output=True, text=True).stdout
+    assert log.split() == [timm.__version__]
+
+
+def test_clone_leaves_an_existing_folder_alone(call, origin, tmp_path):
+    (tmp_path / 'mine').mkdir()
+    status, _, err = call('clone-timm', 'mine', '--url', origin.as_uri())
+    assert status == 1 and "'mine'" in err
+    assert not list((tmp_path / 'mine').iterdir())
+
+
+@pytest.mark.parametrize('url', ['origin', 'https://127.0.0.1:9/timm'], ids=['no tag', 'no network'])
+def test_clone_says_that_the_tag_or_the_network_is_missing(call, origin, tmp_path, monkeypatch, url):
+    subprocess.run(['git', '-C', origin, 'tag', '-d', f'v{timm.__version__}'], check=True, stdout=subprocess.DEVNULL)
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    status, _, err = call('clone-timm', 'out', '--url', url)
+    assert status == 1 and err.count('\n') == 1
+    assert f'v{timm.__version__} of {url}' in err and '--url' in err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_clone_says_that_git_is_missing(call, tmp_path, monkeypatch):
+    monkeypatch.setenv('PATH', str(tmp_path))
+    status, _, err = call('clone-timm', str(tmp_path / 'out'))
+    assert status == 1 and 'git is not installed' in err

@@ -13,10 +13,10 @@ import timm
 import torch
 from torchvision.datasets import CIFAR10
 
-import convert_official
 from conftest import randomize_batch_norms
 from hub_server import Repo
-from lib import reference
+from scripts import convert_official
+from scripts.benchmarks.models import reference
 from timm_wavemix import checkpoints
 from timm_wavemix.hub.metadata import hub_configs, read_metadata
 from timm_wavemix.wavemix import checkpoint_filter_fn

@@ -1,10 +1,11 @@
-"""The paper's recipes have the protocol of section 4.3, and timm's train.py takes each on data of its layout."""
+"""Recipes: the paper's have the protocol of section 4.3, ours can be done, timm's train.py takes data of any layout."""
 import csv
 import os
 import pickle
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,27 @@ import torch
 import yaml
 from PIL import Image
 
-import prepare_paper_data
-import rerun_paper
-from lib.published import DATA_SETS, PAPER, TOP1
+from scripts import prepare_paper_data
+from scripts.benchmarks.common import paper_recipes
+from scripts.benchmarks.common.command import ROOT
+from scripts.benchmarks.common.paper import DATA_SETS, PAPER, TOP1
+from scripts.benchmarks.common.recipe import load_recipe
 
-ROOT = Path(__file__).parents[2]
-FILES = {file.stem: file for file in sorted((ROOT / 'scripts/recipes/paper').glob('*.yaml'))}
-RECIPES = {name: yaml.safe_load(file.read_text(encoding='utf-8')) for name, file in FILES.items()}
+FOLDERS = {
+    folder: {file: yaml.safe_load(file.read_text(encoding='utf-8'))
+             for file in sorted((ROOT / 'scripts/recipes' / folder).glob('*.yaml'))}
+    for folder in ('own', 'paper', 'peers')}
+FILES = {file.stem: file for file in FOLDERS['paper']}
+RECIPES = {file.stem: recipe for file, recipe in FOLDERS['paper'].items()}
 TRAINING = (ROOT / 'docs/training.md').read_text(encoding='utf-8')
 LAYOUTS = 'cifar10', 'cifar100', 'emnist_letters', 'fashion_mnist', 'mnist', 'svhn', 'tiny_imagenet', 'imagenet_64'
+OF_ONE_RECIPE = {  # settings in which the recipes of a folder differ, each for its reason
+    'own': {'model', 'input_size', 'mean', 'std', 'batch_size', 'scale', 'ratio', 'reprob', 'model_kwargs', 'epochs',
+            'lr', 'weight_decay', 'warmup_epochs'},
+    'paper': {'model', 'model_kwargs', 'num_classes', 'dataset', 'train_split', 'val_split', 'input_size', 'mean',
+              'std'},
+    'peers': {'model', 'device_modules', 'epochs'},
+}
 
 
 def made_up_images(n, size, channels):
@@ -84,6 +97,26 @@ def disk_without_checksums(monkeypatch):
 
 # What they say
 
+@pytest.mark.parametrize('folder', FOLDERS)
+def test_recipes_of_a_folder_share_all_settings_but_their_own(folder):
+    recipes = list(FOLDERS[folder].values())
+    values = {key: [recipe.get(key) for recipe in recipes] for recipe in recipes for key in recipe}
+    differing = {key for key, each in values.items() if any(value != each[0] for value in each)}
+    assert len(recipes) > 1 and differing == OF_ONE_RECIPE[folder]
+
+
+@pytest.mark.parametrize('file', [*FOLDERS['own'], *FOLDERS['peers']], ids=lambda file: file.stem)
+def test_our_recipes_can_be_done_by_the_command_at_their_head(file):
+    recipe = load_recipe(file)
+    for module in recipe['device_modules']:
+        import_module(module)
+    model = timm.create_model(
+        recipe['model'], num_classes=10, in_chans=recipe['input_size'][0], **recipe.get('model_kwargs', {}))
+    assert model.num_classes == recipe['num_classes'] == 10
+    head = file.read_text(encoding='utf-8').partition('device_modules')[0]
+    assert f'train_in_memory -c {file.relative_to(ROOT).as_posix()} ' in head and recipe['model'] in file.stem
+
+
 def test_every_column_of_the_tables_has_a_recipe_and_every_row_a_name():
     assert {name for columns in DATA_SETS.values() for name in columns} == set(FILES)
     for table, rows in TOP1.items():
@@ -99,33 +132,29 @@ def test_waves_are_the_best_of_their_columns_where_the_paper_prints_them_bold():
 
 
 @pytest.mark.parametrize('name', FILES)
-def test_protocol_is_that_of_section_4_3(name):
-    recipe = RECIPES[name]
+def test_protocol_is_that_of_section_4_3_and_the_model_can_be_built(name):
+    settings = RECIPES[name]
     wanted = dict(
         opt='adam', lr=0.001, opt_betas=[0.9, 0.999], opt_eps=1e-8, weight_decay=0.01, batch_size=64, amp=True,
         no_aug=True, epochs=120, warmup_epochs=0, smoothing=0.)
-    assert {key: recipe[key] for key in wanted} == wanted
-    assert recipe['model_kwargs']['proj_drop_rate'] == 0.5
-    assert recipe['model'] in TOP1[next(table for table, names in DATA_SETS.items() if name in names)]
-    size = recipe['input_size'][1]
-    assert recipe['model_kwargs'].get('stem_stride', 1) == (1 if size <= 64 else 2)
-    assert len(recipe['mean']) == len(recipe['std']) == recipe['input_size'][0]
+    assert {key: settings[key] for key in wanted} == wanted
+    assert settings['model_kwargs']['proj_drop_rate'] == 0.5
+    assert settings['model'] in TOP1[next(table for table, names in DATA_SETS.items() if name in names)]
+    size = settings['input_size'][1]
+    assert settings['model_kwargs'].get('stem_stride', 1) == (1 if size <= 64 else 2)
+    assert len(settings['mean']) == len(settings['std']) == settings['input_size'][0]
+    recipe = paper_recipes.load_recipe(name, Path('data'))
+    assert paper_recipes.model_kwargs(settings['model'], recipe) == settings['model_kwargs']
+    with torch.device('meta'):
+        model = paper_recipes.create_model(settings['model'], recipe)
+    assert model.num_classes == settings['num_classes'] and model.in_chans == settings['input_size'][0]
 
 
 @pytest.mark.parametrize('name, size', [('cifar10', 32), ('mnist', 28), ('tiny_imagenet', 64)])
-def test_levels_bring_the_image_to_2x2(name, size):
-    recipe = rerun_paper.load_recipe(name, Path('data'))
-    levels = rerun_paper.model_kwargs('wavemix_16_5', recipe)['levels']
-    assert levels == {28: 4, 32: 4, 64: 5}[size]
-    assert 'levels' not in rerun_paper.model_kwargs('wavemix_lite_128_7', recipe)
-
-
-@pytest.mark.parametrize('name', FILES)
-def test_models_of_a_recipe_can_be_built(name):
-    recipe = rerun_paper.load_recipe(name, Path('data'))
-    model = rerun_paper.create_model(recipe.settings['model'], recipe)
-    assert model.num_classes == recipe.settings['num_classes'] and model.in_chans == recipe.settings['input_size'][0]
-    assert {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)} >= {0.5}
+def test_levels_reduce_the_image_to_2x2(name, size):
+    recipe = paper_recipes.load_recipe(name, Path('data'))
+    assert paper_recipes.model_kwargs('wavemix_16_5', recipe)['levels'] == {28: 4, 32: 4, 64: 5}[size]
+    assert 'levels' not in paper_recipes.model_kwargs('wavemix_lite_128_7', recipe)
 
 
 def test_docs_have_a_row_for_each_recipe_with_the_papers_figures():
@@ -143,7 +172,7 @@ def test_docs_have_a_row_for_each_recipe_with_the_papers_figures():
 @pytest.mark.parametrize('name', LAYOUTS)
 def test_train_script_runs_the_recipe_on_data_of_its_layout(name, tmp_path):
     if not os.environ.get('TIMM_CHECKOUT'):
-        pytest.skip('TIMM_CHECKOUT names no clone of timm: get one with `python scripts/clone_timm.py`')
+        pytest.skip('TIMM_CHECKOUT names no clone of timm: get one with `timm-wavemix clone-timm`')
     checkout = Path(os.environ['TIMM_CHECKOUT']).resolve()
     write_data(name, tmp_path / 'data')
     args = ['--dataset', f'hfds/{tmp_path / "data"}'] if name == 'tiny_imagenet' else []
@@ -187,8 +216,15 @@ def test_svhn_is_written_as_image_folders(tmp_path):
         assert labels[found] == label
 
 
-def test_missing_source_is_told_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, 'argv', ['', 'stl10', str(tmp_path / 'out'), '--source', str(tmp_path)])
-    with pytest.raises(SystemExit, match='torchvision cannot read stl10 in .*: pass --download') as e:
+@pytest.mark.parametrize('name, content', [('stl10', None), ('emnist_letters', b'no idx file')])
+def test_data_that_are_missing_or_damaged_end_in_one_sentence(tmp_path, monkeypatch, name, content):
+    if content:
+        raw = tmp_path / 'EMNIST' / 'raw'
+        raw.mkdir(parents=True)
+        for split in 'train', 'test':
+            for kind in 'images-idx3', 'labels-idx1':
+                (raw / f'emnist-letters-{split}-{kind}-ubyte').write_bytes(content)
+    monkeypatch.setattr(sys, 'argv', ['', name, str(tmp_path / 'out'), '--source', str(tmp_path)])
+    with pytest.raises(SystemExit, match=f'{name} in .*--download') as e:
         prepare_paper_data.main()
     assert '\n' not in str(e.value) and not (tmp_path / 'out').exists()

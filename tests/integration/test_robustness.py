@@ -1,13 +1,12 @@
 """Robustness: the images are corrupted as it says, the same images for every model."""
-import argparse
-import re
-import sys
+import json
 
 import pytest
 import timm
 import torch
 
-import robustness as script
+from conftest import checkpoint, markdown_rows, status_of
+from scripts.benchmarks import robustness as script
 
 CPU = torch.device('cpu')
 
@@ -70,58 +69,33 @@ def test_a_part_of_the_images_has_all_classes_alike(fashion_mnist):
     assert sum(batches) == 20
 
 
-def run(monkeypatch, capsys, *args):
-    monkeypatch.setattr(sys, 'argv', ['robustness.py', *map(str, args)])
-    try:
-        script.main()
-    except SystemExit as error:
-        return error.code
-    return capsys.readouterr().out
-
-
-@pytest.mark.skipif(
-    not hasattr(torch.serialization, 'safe_globals'), reason='torch before 2.5 reads no argparse.Namespace safely')
-def test_table_has_a_row_for_every_shipped_model_and_the_checkpoint(monkeypatch, capsys, fashion_mnist, tmp_path):
-    resnet = timm.create_model('resnet18', num_classes=10)
+def test_table_has_a_row_for_every_shipped_model_and_the_checkpoint(monkeypatch, fashion_mnist, tmp_path):
+    names = ['wavemix_lite_8_5.fashion_mnist']
+    monkeypatch.setattr(script.timm, 'list_models', lambda *args, **kwargs: names)
+    some = {key: script.corruptions()[key] for key in ('clean', 'noise 0.1', 'noise 0.2')}
+    monkeypatch.setattr(script, 'corruptions', lambda: some)
+    resnet = timm.create_model('test_resnet', num_classes=10)
     resnet.fc.bias.data[3] += 1000.  # predicts one class only
-    args = argparse.Namespace(
-        model='resnet18', model_kwargs={}, num_classes=10, in_chans=None, gp=None, img_size=None,
-        input_size=[3, 28, 28], crop_pct=1.0, mean=[0.286] * 3, std=[0.353] * 3, interpolation='')
-    torch.save({'args': args, 'state_dict': resnet.state_dict()}, tmp_path / 'last.pth.tar')
-    output = tmp_path / 'robustness.md'
-    options = (
-        fashion_mnist, '--checkpoint', tmp_path / 'last.pth.tar', '--amp', '--device', 'cpu',
-        '--output', output)
-    assert run(monkeypatch, capsys, *options) == f'{output}\n'
-    text = output.read_text(encoding='utf-8')
-    assert 'on 40 test images of Fashion-MNIST, seed 0, in bf16 autocast' in text
-    assert f'python robustness.py {fashion_mnist} --checkpoint ' in text
-    header, _, *rows = [re.split(r' *\| *', line.strip('| ')) for line in re.findall(r'^\|.*', text, re.MULTILINE)]
+    file = checkpoint(
+        tmp_path / 'last.pth.tar', resnet, model='test_resnet', num_classes=10, input_size=[3, 28, 28], crop_pct=1.0,
+        mean=[0.286] * 3, std=[0.353] * 3)
+    stem = tmp_path / 'robustness'
+    args = fashion_mnist, '--checkpoint', file, '--amp', '--device', 'cpu', '--output', stem
+    assert status_of(script.main, *args) == 0
+    report = json.loads(stem.with_suffix('.json').read_text(encoding='utf-8'))
+    assert (report['images'], report['precision']) == (40, 'bf16')
+    (header, _, *rows), = markdown_rows(stem.with_suffix('.md').read_text(encoding='utf-8'))
     assert header == ['model', *script.corruptions()]
     table = {name.strip('`'): dict(zip(header[1:], map(float, values))) for name, *values in rows}
-    assert table.keys() == {*timm.list_models('*.fashion_mnist', module='wavemix', pretrained=True), 'resnet18'}
-    wavemix = table['wavemix_16_5.fashion_mnist']
+    assert table == report['top1'] and list(table) == [*names, 'test_resnet']
+    wavemix = table[names[0]]
     assert wavemix['clean'] >= 80 and wavemix['clean'] > wavemix['noise 0.1'] > wavemix['noise 0.2'] >= 10
-    assert set(table['resnet18'].values()) == {10.}
+    assert set(table['test_resnet'].values()) == {10.}
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.serialization, 'safe_globals'), reason='torch before 2.5 reads no argparse.Namespace safely')
-def test_a_checkpoint_of_other_classes_is_refused(monkeypatch, capsys, fashion_mnist, tmp_path):
-    args = argparse.Namespace(
-        model='wavemix_16_5', model_kwargs={}, num_classes=7, in_chans=None, gp=None, img_size=None, input_size=None)
-    state_dict = timm.create_model('wavemix_16_5', num_classes=7).state_dict()
-    torch.save({'args': args, 'state_dict': state_dict}, tmp_path / 'last.pth.tar')
-    error = run(monkeypatch, capsys, fashion_mnist, '--checkpoint', tmp_path / 'last.pth.tar', '--device', 'cpu')
-    assert 'tells 7 classes apart: name one that was trained on the 10 of Fashion-MNIST.' in error
-
-
-def test_ema_weights_are_of_a_checkpoint(monkeypatch, capsys, fashion_mnist):
-    assert run(monkeypatch, capsys, fashion_mnist, '--use-ema') == 2
-    assert '--use-ema is of a --checkpoint: name one, or leave it out.' in capsys.readouterr().err
-
-
-def test_missing_images_are_told_in_one_line(monkeypatch, capsys, tmp_path):
-    assert run(monkeypatch, capsys, tmp_path, '--device', 'cpu') == (
-        f"robustness.py: there is no folder '{tmp_path}/test': write it with scripts/prepare_fashion_mnist.py, or name "
-        'another.')
+def test_bad_input_ends_in_one_sentence(fashion_mnist, tmp_path, model):
+    file = checkpoint(tmp_path / 'last.pth.tar', model)  # of 7 classes
+    message = status_of(script.main, fashion_mnist, '--checkpoint', file, '--device', 'cpu')
+    assert str(file) in message and '7 classes' in message and '\n' not in message
+    assert str(tmp_path / 'test') in status_of(script.main, tmp_path)
+    assert status_of(script.main) == status_of(script.main, fashion_mnist, '--use-ema') == 2

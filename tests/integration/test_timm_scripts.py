@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import prepare_fashion_mnist
 import pytest
 import timm
 import torch
@@ -21,8 +22,6 @@ import torch.nn.functional as F
 import yaml
 from PIL import Image
 
-import clone_timm
-import prepare_fashion_mnist
 import timm_wavemix  # noqa: F401  registers the models
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +38,7 @@ FILES = [f'{CLASSES[target]}/{i}.png' for i, target in enumerate(TARGETS)]  # in
 @pytest.fixture(scope='module')
 def checkout():
     if not os.environ.get('TIMM_CHECKOUT'):
-        pytest.skip('TIMM_CHECKOUT names no clone of timm: get one with `python scripts/clone_timm.py`')
+        pytest.skip('TIMM_CHECKOUT names no clone of timm: get one with `timm-wavemix clone-timm`')
     return Path(os.environ['TIMM_CHECKOUT']).resolve()
 
 
@@ -306,7 +305,7 @@ def test_train_py_knows_every_setting_of_our_recipes(checkout):
 
 def test_train_py_trains_by_a_recipe(run, data, tmp_path):
     run(
-        'train.py', '-c', ROOT / 'scripts/recipes/wavemix_lite_8_5.fashion_mnist.yaml', '--data-dir', data,
+        'train.py', '-c', ROOT / 'scripts/recipes/own/wavemix_lite_8_5.fashion_mnist_stage2.yaml', '--data-dir', data,
         '--train-split', 'train', '--num-classes', 2, '--batch-size', 8, '--epochs', 1, '--workers', 1,
         '--device', 'cpu', '--output', tmp_path, '--experiment', 'grey', cwd=tmp_path)
     assert weights(tmp_path / 'grey' / 'last.pth.tar', ema=True)['stem.0.weight'].shape[1] == 1
@@ -389,74 +388,3 @@ def test_bulk_runner_launches_every_model_through_us(run, checkout, tmp_path):
         '--num-warm-iter', 1, '--num-bench-iter', 5, cwd=tmp_path)
     rows = read_csv(tmp_path / 'results.csv')
     assert {row['model']: row['param_count'] for row in rows} == {'wavemix_16_5': '0.18', 'wavemix_32_5': '0.72'}
-
-
-# clone_timm.py
-
-@pytest.fixture
-def clone(tmp_path, monkeypatch, capfd):
-    """Run clone_timm.py in `tmp_path`; returns its exit status, or what it says to `sys.exit`, and its output."""
-    monkeypatch.chdir(tmp_path)
-
-    def clone(*args):
-        monkeypatch.setattr(sys, 'argv', ['clone_timm.py', *args])
-        try:
-            clone_timm.main()
-        except SystemExit as error:
-            return error.code, capfd.readouterr()
-        return 0, capfd.readouterr()
-
-    return clone
-
-
-@pytest.fixture
-def origin(tmp_path):
-    """A repository with the tag of the installed timm between two other commits."""
-    folder = tmp_path / 'origin'
-
-    def git(*args):
-        subprocess.run(['git', '-C', folder, '-c', 'user.name=a', '-c', 'user.email=a@b', *args], check=True)
-
-    folder.mkdir()
-    git('init', '--quiet')
-    for version in 'older', timm.__version__, 'newer':
-        (folder / 'version').write_text(version)
-        git('add', '.')
-        git('commit', '--quiet', '-m', version)
-        git('tag', f'v{version}')
-    return folder
-
-
-def test_clone_has_the_installed_version_alone_and_says_what_to_set(clone, origin, tmp_path):
-    status, (out, err) = clone('my clone', '--url', origin.as_uri())
-    folder = tmp_path / 'my clone'
-    assert (status, err) == (0, '')
-    assert f"\nexport TIMM_CHECKOUT='{folder}'\n" in out
-    assert (folder / 'version').read_text() == timm.__version__
-    log = subprocess.run(['git', '-C', folder, 'log', '--format=%s'], capture_output=True, text=True).stdout
-    assert log.split() == [timm.__version__]
-
-
-def test_clone_leaves_an_existing_folder_alone(clone, origin, tmp_path):
-    (tmp_path / 'mine').mkdir()
-    status, (_, err) = clone('mine', '--url', origin.as_uri())
-    assert (status, err) == ('clone_timm.py: mine is already there: remove it, or name another folder.', '')
-    assert not list((tmp_path / 'mine').iterdir())
-
-
-@pytest.mark.parametrize('url', ['origin', 'https://127.0.0.1:9/timm'], ids=['no tag', 'no network'])
-def test_clone_says_that_the_tag_or_the_network_is_missing(clone, origin, tmp_path, monkeypatch, url):
-    subprocess.run(['git', '-C', origin, 'tag', '-d', f'v{timm.__version__}'], check=True, stdout=subprocess.DEVNULL)
-    monkeypatch.setenv('no_proxy', '127.0.0.1')
-    status, (_, err) = clone('out', '--url', url)
-    assert re.fullmatch(
-        rf'clone_timm.py: git cannot clone the tag v{timm.__version__} of {url}: check the network and the tag, or '
-        r'name a mirror with --url \(.+\)\.', status)
-    assert err == ''
-    assert not (tmp_path / 'out').exists()
-
-
-def test_clone_says_that_git_is_missing(clone, tmp_path, monkeypatch):
-    monkeypatch.setenv('PATH', str(tmp_path))
-    status, (_, err) = clone('out')
-    assert (status, err) == ('clone_timm.py: there is no git: install it (on Debian with "apt install git").', '')

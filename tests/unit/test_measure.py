@@ -1,24 +1,22 @@
-"""Measuring: counts are right, and rounds alternate. No test depends on a time."""
+"""Measuring: counts are right, failures are reported, ratios belong to their rounds. No test depends on a time."""
 import gc
 import weakref
-from itertools import groupby
 
 import pytest
 import torch
-import torch.nn as nn
+from torch import nn
 
-from lib import measure
+from scripts.benchmarks.common import measure, memory
 
 CPU = torch.device('cpu')
 
 
-def test_saved_bytes_are_those_of_hand_arithmetic():
+def test_saved_bytes_are_what_hand_arithmetic_gives():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
-    x = torch.randn(2, 3, 5, 5)
     image, hidden = 2 * 3 * 25 * 4, 2 * 4 * 25 * 4
     statistics = 2 * 4 * 4  # mean and inverse deviation of the batch
     # inputs of the first convolution and of the batch norm; the ReLU's output is the last one's input, counted once
-    assert measure.saved_bytes(model, x) == image + hidden + statistics + hidden
+    assert memory.saved_bytes(model, torch.randn(2, 3, 5, 5)) == image + hidden + statistics + hidden
 
 
 def test_counting_saved_bytes_keeps_none_of_them():
@@ -26,7 +24,7 @@ def test_counting_saved_bytes_keeps_none_of_them():
     outputs = []
     for module in model:
         module.register_forward_hook(lambda module, args, output: outputs.append(weakref.ref(output)))
-    measure.saved_bytes(model, torch.randn(2, 3, 5, 5))
+    memory.saved_bytes(model, torch.randn(2, 3, 5, 5))
     gc.collect()
     assert len(outputs) == 4 and not any(output() is not None for output in outputs)
 
@@ -34,7 +32,7 @@ def test_counting_saved_bytes_keeps_none_of_them():
 def test_inference_bytes_are_the_most_that_live_at_one_time():
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(inplace=True), nn.Conv2d(8, 2, 1), nn.Flatten())
     pixel = 2 * 5 * 5 * 4  # bytes of a channel of the batch
-    assert measure.inference_bytes(model, torch.randn(2, 3, 5, 5)) == (8 + 2) * pixel
+    assert memory.inference_bytes(model, torch.randn(2, 3, 5, 5)) == (8 + 2) * pixel
 
 
 @pytest.mark.parametrize('most, expected', [(15, 0), (16, 16), (100, 96), (112, 112), (2177, 2176)])
@@ -58,39 +56,56 @@ def test_cuda_peak_has_activations_weights_and_moments():
     del other
 
 
-class Logged(nn.Module):
-    def __init__(self, name, log):
+class Light(nn.Module):
+    def __init__(self):
         super().__init__()
-        self.name, self.log = name, log
         self.fc = nn.Linear(3, 10)
 
     def forward(self, x):
-        self.log.append(self.name)
         return self.fc(x.mean((2, 3)))
 
 
-def test_checkpointing_that_does_not_fit_is_not_left_on():
-    class Checkpointing(Logged):
-        checkpointing = False
-
-        def set_grad_checkpointing(self, enable=True):
-            self.checkpointing = enable
-
-        def forward(self, x):
-            if self.checkpointing:
-                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-            return super().forward(x)
-
-    case = measure.Case('a', Checkpointing('a', []), 1, 4)
-    results = measure.measure([case], 1, CPU, 'test')
-    assert results.costs[0].error.startswith('out of memory')
-    assert not case.model.checkpointing and not any(speed.error for speed in results.speeds)
+class TooLarge(Light):
+    def forward(self, x):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.\nmore")
 
 
-def test_rounds_alternate(monkeypatch):
+class TooLargeWithCheckpointing(Light):
+    checkpointing = False
+
+    def set_grad_checkpointing(self, enable=True):
+        self.checkpointing = enable
+
+    def forward(self, x):
+        return TooLarge.forward(self, x) if self.checkpointing else super().forward(x)
+
+
+def test_what_fails_is_reported_and_the_rest_goes_on(monkeypatch):
+    step_seconds = measure.step_seconds
+    monkeypatch.setattr(
+        measure, 'step_seconds', lambda case, *args: 61. if case.name == 'slow' else step_seconds(case, *args))
     monkeypatch.setattr(measure, 'MIN_SECONDS', 1e-9)
-    log = []
-    cases = [measure.Case(name, Logged(name, log), 1, 4, precisions=['fp32']) for name in 'abc']
-    results = measure.measure(cases, 3, CPU, 'test')
-    assert ''.join(name for name, _ in groupby(log)).endswith('abcabcabc')
-    assert [len(speed.seconds) for speed in results.speeds] == [3] * 6
+    models = dict(large=TooLarge(), slow=Light(), light=Light(), checkpointed=TooLargeWithCheckpointing())
+    cases = [measure.Case(name, model, 1, 4, references=['light', 'large']) for name, model in models.items()]
+    results = measure.measure(cases, 2, CPU, 'test', step_limit=60.)
+    kinds = {(s.model, s.mode, s.precision): measure.error_kind(s) for s in results.speeds}
+    assert len(kinds) == 4 * 2 * 2
+    for (name, *_), kind in kinds.items():
+        assert kind == {'large': 'out of memory', 'slow': 'out of time'}.get(name, '')
+    assert {cost.model: measure.error_kind(cost) for cost in results.costs} == {
+        'large': 'out of memory', 'slow': '', 'light': '', 'checkpointed': 'out of memory'}
+    assert not models['checkpointed'].checkpointing  # speed is measured without it
+    light = results.speed('light', 'train')
+    assert light.ratio('light') == 1. and light.ratio('large') is None and light.images_per_second > 0
+    assert results.speed('checkpointed', 'train').ratio('light') > 0
+    assert results.speed('light', 'train', 'bf16').ratio('fp32') > 0
+
+
+def test_speed_and_ratios_are_medians_of_the_same_rounds(monkeypatch):
+    seconds = {'ours': iter([1., 1., 4.]), 'theirs': iter([2., 3., 4.])}
+    monkeypatch.setattr(measure, 'faster_format', lambda *_: ('NCHW', 1))
+    monkeypatch.setattr(measure, 'step_seconds', lambda case, *_: next(seconds[case.name]))
+    cases = [
+        measure.Case(name, Light(), 8, 4, ['fp32'], ['inference'], ['theirs']) for name in ('ours', 'theirs')]
+    ours, _ = measure.measure(cases, 3, CPU, 'test').speeds
+    assert ours.images_per_second == 8. and ours.ratio('theirs') == 2.

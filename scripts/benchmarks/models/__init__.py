@@ -1,0 +1,1 @@
+"""Models beside ours: peers from other libraries, other implementations of WaveMix, other transforms in it."""

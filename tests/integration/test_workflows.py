@@ -1,0 +1,32 @@
+"""The weekly look at the authors' weights runs a command that there is. test_official.py runs it against a server."""
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scripts import convert_official
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_official_yml_verifies_all_weights_every_week(monkeypatch):
+    workflow = yaml.safe_load((ROOT / '.github' / 'workflows' / 'official.yml').read_text(encoding='utf-8'))
+    minute, hour, day, month, weekday = workflow[True]['schedule'][0]['cron'].split()  # YAML's 'on'
+    assert (day, month) == ('*', '*') and weekday in '0123456'
+    assert int(minute) < 60 and int(hour) < 24
+    *_, last = workflow['jobs']['verify']['steps']
+    _, module, name, *args = shlex.split(last['run'])
+    assert (module, name) == ('-m', 'scripts.convert_official')
+    asked = []
+    monkeypatch.setattr(convert_official, 'verify', lambda names, *rest: asked.extend(names) or True)
+    monkeypatch.setattr('sys.argv', [name, *args])
+    convert_official.main()
+    assert asked == convert_official.published()
+
+
+@pytest.mark.parametrize('file', sorted((ROOT / '.github' / 'workflows').glob('*.yml')), ids=lambda file: file.name)
+def test_workflows_have_steps_with_rights_to_read_only(file):
+    workflow = yaml.safe_load(file.read_text(encoding='utf-8'))
+    assert workflow['permissions'] == {'contents': 'read'}
+    assert all(job['steps'] for job in workflow['jobs'].values())

@@ -1,0 +1,132 @@
+"""docs/results/: every report is what its command draws from the committed JSON, and figures agree with each other."""
+import json
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conftest import status_of
+from scripts.benchmarks import ablation, draw_accuracy
+from scripts.benchmarks.common.command import ROOT
+from scripts.benchmarks.common.comparison import Report, Result, Row
+from scripts.benchmarks.common.comparison_report import standard_deviation
+from scripts.benchmarks.common.paper import PAPER
+
+RESULTS = ROOT / 'docs/results'
+REPORTS = sorted(file.stem for file in RESULTS.glob('*.json'))
+METADATA = {
+    file.name.split('.')[0]: yaml.safe_load(file.read_text(encoding='utf-8'))
+    for file in [*ROOT.glob('hub_configs/*.fashion_mnist.yaml'), *ROOT.glob('docs/peers/*.metadata.yaml')]}
+
+
+def load(name):
+    return json.loads((RESULTS / f'{name}.json').read_text(encoding='utf-8'))
+
+
+@pytest.mark.parametrize('name', REPORTS)
+def test_a_report_is_what_its_command_draws_from_the_json(name):
+    module = import_module(f'scripts.benchmarks.{name}')
+    report = module.Report.from_json(load(name))
+    text = (RESULTS / f'{name}.md').read_text(encoding='utf-8')
+    assert module.markdown(report, RESULTS / name) == text
+    assert f'python -m scripts.benchmarks.{name} --redraw --output docs/results/{name}\n' in text
+    assert f'\n{report.command}\n' in text
+
+
+def test_every_report_and_picture_has_its_json():
+    reports = {file.stem for file in RESULTS.glob('*.md')}
+    pictures = {file.stem for file in RESULTS.glob('*.png')} - {'accuracy'}  # of efficiency.json and the metadata
+    assert reports == set(REPORTS) and pictures <= reports
+
+
+def test_a_redrawn_report_has_its_three_files(tmp_path):
+    stem = tmp_path / 'my.ablation'  # whose name has a dot
+    json_file = stem.with_name('my.ablation.json')
+    json_file.write_text((RESULTS / 'ablation.json').read_text(encoding='utf-8'), encoding='utf-8')
+    assert status_of(ablation.main, '--redraw', '--output', stem) == 0
+    assert {file.name for file in tmp_path.iterdir()} == {f'my.ablation{suffix}' for suffix in ('.json', '.md', '.png')}
+    assert json.loads(json_file.read_text(encoding='utf-8')) == load('ablation')
+
+
+@pytest.mark.parametrize('text', ['no JSON', '[]', '{}', '{"rows": 1}'])
+def test_a_file_of_other_content_is_named(tmp_path, text):
+    (tmp_path / 'a.json').write_text(text)
+    assert str(tmp_path / 'a.json') in status_of(ablation.main, '--redraw', '--output', tmp_path / 'a')
+    assert (tmp_path / 'a.json').read_text() == text
+
+
+# Figures agree
+
+@pytest.mark.parametrize('name', sorted(name for name in METADATA if 'resnet' not in name))
+def test_the_accuracy_of_a_shipped_model_is_that_of_the_deployment_benchmark(name):
+    assert f'{load("deploy")["results"][name]["eager"]["top1"]:.2f}' == f'{METADATA[name]["metrics"]["top1"]:.2f}'
+
+
+@pytest.mark.parametrize('name', sorted(METADATA))
+def test_the_accuracy_on_half_of_the_test_images_is_near_that_on_all(name):
+    clean = {key.split('.')[0]: top1['clean'] for key, top1 in load('robustness')['top1'].items()}
+    if name in clean:
+        assert clean[name] == pytest.approx(METADATA[name]['metrics']['top1'], abs=0.7)
+
+
+def test_the_ablation_says_what_exceeds_the_standard_deviation():
+    def row(name, *top1):
+        return Row(name, 'm', 'equal updates', results=[Result(name, '', 1, 1., 1, top1=value) for value in top1])
+
+    rows = [row('m', 70., 74.), row('m.near', 70., 75.), row('m.far', 60., 62.), row('m.failed')]
+    rows[3].error = 'so it goes'
+    assert standard_deviation([70., 74.]) == pytest.approx(2.83, abs=0.01)
+    sentence, = ablation.findings(Report('', None, rows))
+    exceeding, within = sentence.split('Within it')
+    assert 'far -11.0' in exceeding and 'near +0.5' in within and 'failed' not in sentence
+
+
+def test_what_docs_training_md_concludes_holds():
+    top1 = load('robustness')['top1']
+    resnet = top1.pop('resnet18')
+    ahead = {(name, noise) for noise in ('noise 0.05', 'noise 0.1', 'noise 0.2')
+             for name in top1 if top1[name][noise] > resnet[noise]}
+    assert ahead == {('wavemix_32_5.fashion_mnist', 'noise 0.2')}
+    cost = {name: row['clean'] - row['shift 4'] for name, row in {**top1, 'resnet18': resnet}.items()}
+    assert {name.split('.')[0] for name in sorted(cost, key=cost.get)[:2]} == {
+        'wavemix_lite_128_7', 'wavemix_lite_256_7'}
+
+    for budget in 'equal updates', 'equal time':
+        means = {row['name']: sum(result['top1'] for result in row['results']) for row in load('compare_fashion_mnist')[
+            'rows'] if row['budget'] == budget}
+        waves = [means[name] for name in means if name.startswith('wavemix_') and 'lite' not in name]
+        assert min(waves) > means['wavemix_lite_128_7'] > means['wavemix_lite_256_7']
+
+    report = Report.from_json(load('ablation'))
+    for model, exceeding in (
+            ('wavemix_16_5', {'average_pooling', 'dense', '1_levels', '2_levels', '3_levels'}),
+            ('wavemix_lite_128_7', set())):
+        haar, limit = report.row(model), standard_deviation(report.row(model).top1)
+        differences = {
+            row.name.partition('.')[2]: ablation.difference(row, haar) for row in report.rows if row.model == model}
+        assert {name for name, value in differences.items() if abs(value) > limit} == exceeding
+        assert all(differences[name] < 0 for name in exceeding)
+        assert model != 'wavemix_16_5' or min(differences[name] for name in ('db2', 'sym4', 'bior2.2')) > 0
+
+
+# The picture of accuracies
+
+def test_points_are_at_the_models_parameters_speed_and_accuracy():
+    accuracies = draw_accuracy.load_accuracies()
+    assert accuracies == {name: values['metrics']['top1'] for name, values in METADATA.items() if name in PAPER}
+    results = draw_accuracy.load_results(RESULTS / 'efficiency.json')
+    charts = draw_accuracy.draw(accuracies, results).axes
+    left, right = ([tuple(line.get_xydata()[0]) for line in chart.lines] for chart in charts)
+    for i, (name, top1) in enumerate(accuracies.items()):
+        speed, = (s for s in load('efficiency')['results'][0]['speeds'] if (
+            s['model'], s['mode'], s['precision'], s['batch_size']) == (name, 'inference', 'fp32', 16))
+        assert left[i] == pytest.approx((results.cost(name).params / 1e6, top1))
+        assert right[i] == pytest.approx((speed['images_per_second'], top1))
+    with pytest.raises(ValueError, match='wavemix_lite_8_5'):  # not measured there
+        draw_accuracy.draw({'wavemix_lite_8_5': 90.}, results)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    message = status_of(draw_accuracy.main, '--results', tmp_path / 'b.json', '--output', tmp_path / 'unused.png')
+    assert 'b.json' in message and not Path(tmp_path / 'unused.png').exists()
