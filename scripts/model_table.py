@@ -37,7 +37,7 @@ def row(name: str) -> str:
     else:
         dataset, top1, source = '–', '–', 'no weights'
     name = name.removesuffix('.untrained')
-    cells = f'`{name}`', f'{params:.2f}', f'{gmacs:.3f}', 'x'.join(map(str, size)), dataset, top1, source
+    cells = f'`{name}`', f'{params:#.3g}', f'{gmacs:.3f}', 'x'.join(map(str, size)), dataset, top1, source
     return f'| {" | ".join(cells)} |'
 
 
