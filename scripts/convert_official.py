@@ -23,8 +23,9 @@ from torchvision.datasets import CIFAR10
 from scripts.benchmarks.common.images import accuracy
 from scripts.benchmarks.models.reference import authors_model
 from timm_wavemix.checkpoints import load_source, read_weights, registered_cfg, weights_of
-from timm_wavemix.hub import repo_id, write_files
+from timm_wavemix.hub.files import write_files
 from timm_wavemix.hub.metadata import hub_configs, read_metadata
+from timm_wavemix.hub.push import repo_id
 
 MAX_LOGIT_ERROR = 1e-4  # of the norm of the authors' logits
 MAX_TOP1_ERROR = 0.05  # points: their figure has two digits

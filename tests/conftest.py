@@ -112,7 +112,7 @@ def model():
 @pytest.fixture
 def folder(model, tmp_path):
     """The model as timm saves it."""
-    from timm.models._hub import save_for_hf
+    from timm.models import save_for_hf
     save_for_hf(model, tmp_path / 'model', safe_serialization=True, model_args={'num_classes': 7})
     return tmp_path / 'model'
 
@@ -120,13 +120,13 @@ def folder(model, tmp_path):
 @pytest.fixture
 def push(capsys):
     """Run the command, and return its exit status, its output and what it writes to stderr."""
-    from timm_wavemix import hub
+    from timm_wavemix.hub.push import main
 
     def run(*args):
         capsys.readouterr()
         code = 0
         try:
-            hub.main([str(arg) for arg in args], prog='push')
+            main([str(arg) for arg in args], prog='push')
         except SystemExit as e:
             code = e.code
         return (code, *capsys.readouterr())

@@ -5,7 +5,7 @@ import runpy
 import sys
 from importlib import import_module
 
-COMMANDS = {'push': 'hub', 'export': 'export', 'clone-timm': 'clone_timm'}  # the module whose main() each is
+COMMANDS = {'push': 'hub.push', 'export': 'export', 'clone-timm': 'clone_timm'}  # the module whose main() each is
 
 
 def main() -> None:

@@ -20,15 +20,17 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from safetensors.torch import load_file
 from timm.data import resolve_input_data_config
-from timm.models import PretrainedCfg, build_model_with_cfg, clean_state_dict, model_entrypoint, parse_model_name
-from timm.models._hub import download_from_hf, hf_split, load_model_config_from_path, load_state_dict_from_hf
-from timm.models._input import get_model_args
+from timm.models import (
+    PretrainedCfg, build_model_with_cfg, clean_state_dict, get_model_args, load_state_dict_from_hf, model_entrypoint,
+    parse_model_name)
+from timm.models._hub import download_from_hf, hf_split, load_model_config_from_path  # private in timm 1.0.31
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from .wavemix import WaveMix, checkpoint_filter_fn
 
 WEIGHT_FILES = 'model.safetensors', 'pytorch_model.bin'  # of a folder, as save_for_hf names them
+IMAGE_MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}  # of Pillow, by channels
 FACTORY_ARGS = {  # say where a model and its weights come from, not what it is
     'device', 'dtype', *inspect.signature(timm.create_model).parameters,
     *inspect.signature(build_model_with_cfg).parameters}
@@ -71,7 +73,7 @@ def load_source(source: str, use_ema: bool = False, weights: Optional[Path] = No
     """As `load_model`, with what else is known; `weights` is a file to read instead of that of a name."""
     path = Path(source.removeprefix('local-dir:'))
     named = is_name(source)
-    if path.is_file() and not named:
+    if path.is_file():
         return _load_checkpoint(path, use_ema)
     if use_ema:
         raise ValueError(f"'{source}' is not a checkpoint of train.py and has no EMA weights: leave out --use-ema.")
@@ -132,8 +134,8 @@ def weights_of(name: str) -> Path:
 
 
 def _load_folder(folder: Path, state_dict: Any, source: str) -> Source:
-    config = read_json(folder / 'config.json')
     with blame(f"The config.json of '{source}' gives no model, write it with timm.models.save_for_hf"):
+        config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
         cfg, name, model_args = load_model_config_from_path(folder)
     loaded = _build(name, model_args, state_dict, source, dict(pretrained_cfg=cfg), config=config)
     # timm builds by model_args alone, and would give another model than the one that was trained
@@ -157,7 +159,7 @@ def _load_checkpoint(file: Path, use_ema: bool) -> Source:
         raise ValueError(f"'{file}' has no EMA weights: leave out --use-ema, or train with --model-ema.")
     with blame(f"The arguments of the training in '{file}' give no model"):
         cfg, name, model_args = _trained_from(args['model'])
-        # as train.py builds it; older ones had not all of these arguments
+        # as train.py builds it; older versions lack some of these arguments
         model_args = dict(
             model_args, in_chans=args.get('in_chans') or (args.get('input_size') or [3])[0],
             num_classes=args.get('num_classes'), global_pool=args.get('gp'), **(args.get('model_kwargs') or {}))
@@ -190,7 +192,7 @@ def _trained_from(model: str) -> Tuple[Optional[Dict[str, Any]], str, Dict[str, 
 def _build(
         name: str, model_args: Dict[str, Any], state_dict: Any, source: str,
         cfg: Optional[Dict[str, Any]] = None, **known: Any) -> Source:
-    """Build the model and load all weights as they are: timm would adapt those of other classes or channels."""
+    """Build the model and load all weights as they are: timm would adapt weights with other classes or channels."""
     if not isinstance(name, str) or not timm.is_model(name):
         raise ValueError(f"The model '{name}' of '{source}' is not registered: import the package that has it.")
     built = itertools.count()
@@ -267,12 +269,6 @@ def read_weights(path: Path) -> Any:
         else:
             fault = f'is damaged or holds no weights ({type(error).__name__}): write or fetch it again'
         raise ValueError(f"'{file}' {fault}.") from error
-
-
-def read_json(file: Path) -> Any:
-    """Read a JSON file; raises OSError, or ValueError if it is not JSON in UTF-8."""
-    with blame(f"'{file}' is not JSON in UTF-8"):
-        return json.loads(file.read_text(encoding='utf-8'))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Literal, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
@@ -18,9 +18,7 @@ from timm.layers import set_layer_config
 from timm.utils import reparameterize_model
 from torch import nn
 
-from .checkpoints import config_of, is_name, load_model
-from .hub.metadata import hub_configs
-from .web import copy_runtime, write_page
+from .checkpoints import IMAGE_MODES, config_of, is_name, load_model
 
 if TYPE_CHECKING:
     from onnx import GraphProto
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 OPSET = 20  # the first with GELU as one operator
 INPUT = 'input0'  # as timm's onnx_export.py names it
 CALIBRATION_IMAGES = 500
-IMAGE_MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}  # of Pillow, by channels
 Writer = Callable[..., None]  # of the deployed model, the output, and images `(B, C, H, W)` in float32
 
 
@@ -38,7 +35,7 @@ class Runtime(NamedTuple):
     packages: Tuple[str, ...]  # to import, beside torch and timm
     suffix: str  # of the file, empty for a folder
     write: Writer
-    calibrated: Optional[bool] = False  # whether it is written with the help of images; None: if there are any
+    calibration: Literal['never', 'optional', 'required'] = 'never'  # with training images
     exportable: bool = True  # whether models of `timm.create_model(..., exportable=True)` suit it better
     options: Tuple[str, ...] = ()  # further arguments of `write`
 
@@ -206,15 +203,16 @@ def write_executorch(model: nn.Module, file: Path, images: np.ndarray) -> None:
 
 def write_web(
         model: nn.Module, folder: Path, images: Optional[np.ndarray], examples: Optional[Path] = None,
-        config: Optional[Path] = None, onnxruntime_web: Optional[Path] = None) -> None:
+        metadata: Optional[Path] = None, onnxruntime_web: Optional[Path] = None) -> None:
     """A folder with a static page, the float model, and the int8 model if there are calibration images."""
+    from .web import copy_runtime, write_page
     folder.mkdir()
     copy_runtime(folder, onnxruntime_web)
     size = resolve_input_data_config(model)['input_size']
     write_onnx(model, folder / 'model.onnx', np.zeros((2, *size), np.float32))
     if images is not None:
         quantize_onnx(folder / 'model.onnx', folder / 'model-int8.onnx', images)
-    write_page(model, folder, examples, config)
+    write_page(model, folder, examples, metadata)
 
 
 ONNX = ('onnx', 'onnxscript', 'onnxruntime')
@@ -225,13 +223,13 @@ RUNTIMES = {
     'onnx-int8-dynamic': Runtime(
         'onnxruntime, int8 dynamic', ONNX, '.onnx', write_onnx_int8_dynamic,
         exportable=False),  # onnxruntime would leave transposed convolutions in float
-    'onnx-int8': Runtime('onnxruntime, int8 static', ONNX, '.onnx', write_onnx_int8, calibrated=True),
+    'onnx-int8': Runtime('onnxruntime, int8 static', ONNX, '.onnx', write_onnx_int8, calibration='required'),
     'openvino': Runtime('OpenVINO', ('openvino',), '.xml', write_openvino, exportable=False),
     'openvino-int8': Runtime(
-        'OpenVINO, int8', ('openvino', 'nncf'), '.xml', write_openvino_int8, calibrated=True, exportable=False),
+        'OpenVINO, int8', ('openvino', 'nncf'), '.xml', write_openvino_int8, calibration='required', exportable=False),
     'executorch': Runtime('ExecuTorch, XNNPACK', ('executorch',), '.pte', write_executorch),
     'web': Runtime(
-        'a web page', ONNX, '', write_web, calibrated=None, options=('examples', 'config', 'onnxruntime_web')),
+        'a web page', ONNX, '', write_web, calibration='optional', options=('examples', 'metadata', 'onnxruntime_web')),
 }
 
 
@@ -299,7 +297,7 @@ def write(
         runtime: One of `RUNTIMES`.
         model: A model of timm, with its `pretrained_cfg`.
         output: File or folder to write. It must not exist.
-        images: From `calibration_images`, for the runtimes that are `calibrated`.
+        images: From `calibration_images`, for runtimes with calibration.
         options: Further arguments of the runtime's writer.
 
     Raises:
@@ -310,9 +308,9 @@ def write(
     """
     check_output(runtime, output)
     size = tuple(resolve_input_data_config(model)['input_size'])
-    if runtime.calibrated not in (None, images is not None):
-        raise ValueError(f'{runtime.title} {"needs" if runtime.calibrated else "takes no"} calibration images.')
-    if images is None and runtime.calibrated is not None:
+    if runtime.calibration == ('required' if images is None else 'never'):
+        raise ValueError(f'{runtime.title} {"needs" if images is None else "takes no"} calibration images.')
+    if images is None and runtime.calibration == 'never':
         images = np.zeros((2, *size), np.float32)
     elif images is not None and images.shape[1:] != size:
         raise ValueError(
@@ -340,7 +338,7 @@ def export(
         model_name: As `checkpoints.load_model` takes it.
         runtime: A key of `RUNTIMES`.
         output: File or folder to write. It must not exist.
-        calibration: Training images in folders of classes, for runtimes that are `calibrated`.
+        calibration: Training images in folders of classes, for runtimes with calibration.
         use_ema: Take the EMA weights of the checkpoint.
         options: Further arguments of the runtime's writer, such as `dynamic_size=True` for images of any size.
 
@@ -354,16 +352,17 @@ def export(
     kind = RUNTIMES[runtime]
     if kind.missing:
         raise ImportError(f'{runtime} needs other packages: install them with `pip install {" ".join(kind.missing)}`.')
-    if kind.calibrated and calibration is None:
+    if calibration is None and kind.calibration == 'required':
         raise ValueError(f'{runtime} needs calibration images: pass a folder of training images with --calibration.')
-    if calibration is not None and kind.calibrated is False:
+    if calibration is not None and kind.calibration == 'never':
         raise ValueError(f'{runtime} takes no calibration images: leave --calibration out.')
     check_output(kind, output)
     with set_layer_config(exportable=kind.exportable):
         model = load_model(model_name, use_ema)
-    if 'config' in kind.options and is_name(model_name):
+    if 'metadata' in kind.options and is_name(model_name):
+        from .hub.metadata import hub_configs
         published = hub_configs() / '{architecture}.{tag}.yaml'.format(**config_of(model))
-        options.setdefault('config', published if published.exists() else None)
+        options.setdefault('metadata', published if published.exists() else None)
     write(kind, model, output, calibration_images(calibration, model) if calibration else None, **options)
     return files_of(output)
 
@@ -371,22 +370,22 @@ def export(
 def main(argv: Optional[List[str]] = None, prog: Optional[str] = None) -> None:
     runtimes = ', '.join(f'{key} ({kind.suffix or "a folder"})' for key, kind in RUNTIMES.items())
     parser = argparse.ArgumentParser(
-        prog=prog, description='Write the deployed form of a trained model (timm.utils.reparameterize_model) as what a '
-        'runtime reads, for images of the size in its pretrained_cfg.')
+        prog=prog, usage='%(prog)s MODEL RUNTIME FILE [options]',
+        description='Write the deployed form of a trained model (timm.utils.reparameterize_model) for a runtime.')
     parser.add_argument(
         'model', metavar='MODEL',
-        help="a name with weights, hf-hub:ORG/NAME, a checkpoint of timm's train.py or a folder of save_for_hf")
+        help="name of a model with weights, hf-hub:ORG/NAME, checkpoint of timm's train.py or folder of save_for_hf")
     parser.add_argument('runtime', metavar='RUNTIME', choices=RUNTIMES, help=runtimes)
     parser.add_argument('output', metavar='FILE', type=Path, help='what to write')
     parser.add_argument('--calibration', metavar='DIR', type=Path, help='training images in folders of classes')
     parser.add_argument('--use-ema', action='store_true', help='take the EMA weights of the checkpoint')
-    parser.add_argument('--dynamic-size', action='store_true', help='for images of any size, with onnx')
-    web = parser.add_argument_group('of the web page')
+    parser.add_argument('--dynamic-size', action='store_true', help="with onnx: for images of any size, not only of the pretrained_cfg's")
+    web = parser.add_argument_group('web page')
     web.add_argument('--examples', metavar='DIR', type=Path, help='images that the page offers')
     web.add_argument(
-        '--config', metavar='FILE', type=Path, help='YAML file with label_names and limits, as for push')
+        '--metadata', metavar='FILE', type=Path, help='YAML file with label_names and limits, as for push')
     web.add_argument(
-        '--onnxruntime-web', metavar='DIR', type=Path, help='folder of that npm package (default: npm downloads it)')
+        '--onnxruntime-web', metavar='DIR', type=Path, help='folder of that npm package (default: npm gets it)')
     args = parser.parse_args(argv)
     options = {name: value for kind in RUNTIMES.values() for name in kind.options if (value := getattr(args, name))}
     try:

@@ -78,11 +78,12 @@ def write_files(name: str, runtimes: Sequence[str], data: Path, folder: Path) ->
             continue
         with set_layer_config(exportable=runtime.exportable):
             model = create(name)
-        if runtime.calibrated and images is None:
+        needs_images = runtime.calibration == 'required'
+        if needs_images and images is None:
             images = calibration_images(data / 'train', model)
         file = folder / f'{name}.{key}{runtime.suffix}'
         try:
-            write(runtime, model, file, images if runtime.calibrated else None)
+            write(runtime, model, file, images if needs_images else None)
         except RuntimeError as error:
             remarks.append((key, str(error)))
         else:

@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -129,7 +130,7 @@ def test_every_runtime_that_is_installed_gives_the_models_logits(runtime, tmp_pa
     if kind.missing:
         pytest.skip(f'{", ".join(kind.missing)} not installed')
     file = tmp_path / f'model{kind.suffix}'
-    written = export('wavemix_16_5', runtime, file, fashion_mnist / 'validation' if kind.calibrated else None)
+    written = export('wavemix_16_5', runtime, file, fashion_mnist / 'validation' if kind.calibration == 'required' else None)
     assert set(written) == set(tmp_path.iterdir())
     outputs, expected = (np.concatenate([run(images), run(images[:1])]) for run in (
         partial(RUN[kind.suffix], file), partial(logits, shipped)))
@@ -139,6 +140,11 @@ def test_every_runtime_that_is_installed_gives_the_models_logits(runtime, tmp_pa
         np.testing.assert_allclose(outputs, expected, atol=0.1 if 'fp16' in runtime else 1e-3, rtol=0)
     if runtime == 'onnx-int8-dynamic':
         assert file.stat().st_size <= 0.6e6  # 0.18 million weights
+
+
+def test_export_imports_nothing_of_the_hub():
+    code = "import sys, timm_wavemix.export; print([name for name in sys.modules if 'timm_wavemix.hub' in name])"
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout == '[]\n'
 
 
 # Calibration

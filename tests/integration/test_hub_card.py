@@ -14,8 +14,9 @@ from markdown_it import MarkdownIt
 from PIL import Image
 from timm.models import save_for_hf
 
-from timm_wavemix.hub import card, write_files
+from timm_wavemix.hub import card
 from timm_wavemix.hub.card import inline, make_card
+from timm_wavemix.hub.files import write_files
 from timm_wavemix.hub.metadata import check_text, hub_configs, label_list, read_metadata
 
 NAME = 'wavemix_16_5.fashion_mnist'

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 
 from conftest import checkpoint
-from timm_wavemix.hub import write_files
+from timm_wavemix.hub.files import write_files
 
 NAME = 'wavemix_16_5.fashion_mnist'
 SURROGATE, OVERRIDE, ESCAPE = '\ud800', '\u202e', '\x1b[2J'
@@ -146,9 +146,9 @@ def test_names_of_the_registered_weights_are_kept(write, tmp_path):
 def test_names_of_a_checkpoint_come_from_the_metadata(write, refused, model, tmp_path):
     file, metadata = checkpoint(tmp_path / 'last.pth.tar', model), tmp_path / 'metadata.yaml'
     metadata.write_text('label_names: [a, b, c]')
-    assert str(metadata) in refused(file, '--config', metadata)
+    assert str(metadata) in refused(file, '--metadata', metadata)
     metadata.write_text('label_names: [yes, no, 01, 1e3, ~, f, g]')
-    folder, _ = write(file, config=metadata)
+    folder, _ = write(file, metadata_file=metadata)
     assert config(folder)['label_names'] == ['yes', 'no', '01', '1e3', '~', 'f', 'g']
 
 

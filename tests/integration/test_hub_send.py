@@ -19,8 +19,10 @@ from timm.models import PretrainedCfg, save_for_hf
 
 from conftest import checkpoint
 from hub_server import HubServer
-from timm_wavemix import checkpoints, hub
-from timm_wavemix.hub import errors, send, write_files
+from timm_wavemix import checkpoints
+from timm_wavemix.hub import errors, send
+from timm_wavemix.hub import push as command
+from timm_wavemix.hub.files import write_files
 
 NAME = 'wavemix_16_5.fashion_mnist'
 FILES = {'README.md', 'config.json', 'model.safetensors'}
@@ -50,14 +52,14 @@ def commits(server):
 @pytest.fixture(scope='session')
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp('written')
-    hub.write_files(NAME, 'org/model', folder)
+    write_files(NAME, 'org/model', folder)
     return folder
 
 
 @pytest.fixture(autouse=True)
 def written_once(monkeypatch, written):
     """The files of one model are the same in each of these tests, and are written once."""
-    monkeypatch.setattr(hub, 'write_files', lambda source, repo_id, folder, *args, **kwargs: (
+    monkeypatch.setattr(command, 'write_files', lambda source, repo_id, folder, *args, **kwargs: (
         shutil.copytree(written, folder, dirs_exist_ok=True) and [] if (source, repo_id) == (NAME, 'org/model') else
         write_files(source, repo_id, folder, *args, **kwargs)))
 
@@ -123,11 +125,12 @@ def test_one_commit_replaces_the_files_of_a_push_and_leaves_others(server, push,
 
 @pytest.mark.parametrize('where', [[], ['--revision', 'branch'], ['--create-pr']], ids=str)
 def test_a_second_run_sends_nothing(server, push, folder, where):
-    assert push(NAME, '--repo-id', 'org/model', *where)[0] == 0
+    first = push(NAME, '--repo-id', 'org/model', *where)[1].splitlines()[-1]
     refs = dict(server.repos['org/model'].refs)
     server.requests.clear()
     code, out, _ = push(NAME, '--repo-id', 'org/model', *where)
     assert code == 0 and commits(server) == 0 and server.repos['org/model'].refs == refs
+    assert out.splitlines()[-1] != first  # says that nothing was sent
     assert out.endswith('discussions/1\n' if '--create-pr' in where else f'commit/{head(server, *where[1:])}\n')
     assert push(folder, '--repo-id', 'org/model', *where)[0] == 0  # other content
     assert commits(server) == 1
@@ -260,6 +263,12 @@ def test_an_error_of_this_machine_or_of_xet_is_not_the_networks(error, named):
     assert named in line and str(error.args[-1]) in line and 'network' not in line and 'HF_ENDPOINT' not in line
 
 
+def test_a_repository_named_like_xet_and_a_bug_of_ours_are_not_blamed_on_others():
+    for repo_id in 'org/foxet', 'org/xet':
+        assert 'HF_HUB_DISABLE_XET' not in errors.explain(RuntimeError(f'{repo_id} has no config'), repo_id)
+    assert huggingface_hub.HfApi().endpoint not in errors.explain(KeyError('oid'))
+
+
 def test_server_that_nobody_listens_on(refused, monkeypatch):
     defaults = huggingface_hub.HfApi.__init__.__defaults__
     monkeypatch.setattr(huggingface_hub.HfApi.__init__, '__defaults__', ('http://127.0.0.1:9', *defaults[1:]))
@@ -358,7 +367,7 @@ def ctrl_c():
 
 
 def test_ctrl_c_while_files_are_written(server, refused, ctrl_c, monkeypatch):
-    monkeypatch.setattr(hub, 'write_files', ctrl_c)
+    monkeypatch.setattr(command, 'write_files', ctrl_c)
     assert 'Nothing was sent' in refused(code=130) and server.requests == []
 
 
@@ -422,7 +431,7 @@ def test_two_pushes_at_once_do_not_mix(server, push, refused, pull, model, folde
 
     def other_push():
         server.before_commit = lambda: None
-        hub.push(str(folder), hub.Target('org/model'), token='hf_write')
+        command.push(str(folder), send.Target('org/model'), token='hf_write')
 
     server.before_commit = other_push
     server.repos['org/model'].commit('main', {'README.md': b'changed'})
@@ -523,7 +532,7 @@ def test_push_offline_says_what_to_unset(server, refused, monkeypatch):
     ([NAME, '--repo-id', 'org/model', '--create-pr', '--revision', 'x'], 2, '--revision'),
     ([NAME, '--repo-id', 'org/model', '--revision', ' '], 2, '--revision'),
     ([NAME, '--repo-id', 'org/other', '--use-ema'], 1, '--use-ema'),
-    ([NAME, '--repo-id', 'org/other', '--config', 'missing.yaml'], 1, 'missing.yaml'),
+    ([NAME, '--repo-id', 'org/other', '--metadata', 'missing.yaml'], 1, 'missing.yaml'),
 ], ids=str)
 def test_usage(server, push, args, code, named):
     status, _, err = push(*args)

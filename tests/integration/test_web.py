@@ -373,9 +373,9 @@ def test_ones_own_checkpoint_gets_its_names_from_a_config(browser, tmp_path, pac
     file = checkpoint(tmp_path / 'last.pth.tar', trained, num_classes=3, input_size=[3, 40, 40], crop_pct=0.9)
     (tmp_path / 'examples').mkdir()
     Image.new('RGB', (9, 9)).save(tmp_path / 'examples' / '01_my #1?.PNG')
-    (tmp_path / 'config.yaml').write_text('label_names: [cat, dog, "<b>fish"]\nuse: {limits: knows three animals}')
+    (tmp_path / 'metadata.yaml').write_text('label_names: [cat, dog, "<b>fish"]\nuse: {limits: knows three animals}')
     export(
-        str(file), 'web', tmp_path / 'page', config=tmp_path / 'config.yaml', onnxruntime_web=package,
+        str(file), 'web', tmp_path / 'page', metadata=tmp_path / 'metadata.yaml', onnxruntime_web=package,
         examples=tmp_path / 'examples')
     config = json.loads((tmp_path / 'page' / 'model.json').read_text())
     assert (config['labels'], config['input_size'], config['crop_pct']) == (['cat', 'dog', '<b>fish'], [3, 40, 40], 0.9)
@@ -399,15 +399,15 @@ def test_fine_tuned_weights_have_neither_the_names_nor_the_figures_of_those_they
     (dict(interpolation='box'), {}, 'box'),
     (dict(input_size=(2, 28, 28)), {}, '2 channels'),
     (dict(crop_mode='border'), {}, 'border'),
-    ({}, dict(config='label_names: [one]'), '1 label_names'),
+    ({}, dict(metadata_file='label_names: [one]'), '1 label_names'),
     ({}, dict(examples=''), '--examples'),
 ])
 def test_what_the_page_cannot_do_is_a_sentence(tmp_path, overlay, options, fact):
     channels = overlay.get('input_size', (3,))[0]
     model = timm.create_model('wavemix_16_5', in_chans=channels, pretrained_cfg_overlay=overlay)
-    if 'config' in options:
-        (tmp_path / 'config.yaml').write_text(options['config'])
-        options = dict(config=tmp_path / 'config.yaml')
+    if 'metadata_file' in options:
+        (tmp_path / 'metadata.yaml').write_text(options['metadata_file'])
+        options = dict(metadata_file=tmp_path / 'metadata.yaml')
     elif 'examples' in options:
         options = dict(examples=tmp_path)
     with pytest.raises((OSError, ValueError), match=fact):

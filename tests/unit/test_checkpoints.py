@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import checkpoint
 from timm_wavemix import checkpoints
-from timm_wavemix.checkpoints import config_of, load_checkpoint, load_model, read_json, read_weights
+from timm_wavemix.checkpoints import config_of, load_checkpoint, load_model, read_weights
 
 
 @pytest.fixture(autouse=True)
@@ -258,7 +258,7 @@ def test_a_file_that_is_cut_anywhere_is_refused(model, tmp_path, share, kind):
         read_weights(file)
 
 
-@pytest.mark.parametrize('read', [read_weights, read_json, load_checkpoint, lambda file: load_model(str(file))])
+@pytest.mark.parametrize('read', [read_weights, load_checkpoint, lambda file: load_model(str(file))])
 def test_a_file_that_is_not_there(read, tmp_path):
     with pytest.raises((OSError, ValueError), match='missing'):
         read(tmp_path / 'missing')

@@ -9,9 +9,9 @@ from jinja2 import Environment
 from timm.models import get_pretrained_cfg_value
 from torch import nn
 
+from ..checkpoints import IMAGE_MODES
 from .metadata import RELATIONS, hub_configs, read_metadata
 
-IMAGE_MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}  # of Pillow, by channels
 URL = re.compile(r'https?://[\w./%?=#+-]+')
 AS_TEXT = str.maketrans({
     **{char: f'\\{char}' for char in '\\*_[]~$'}, '<': '&lt;', '&': '&amp;', '|': '&#124;', '`': '&#96;'})
@@ -36,7 +36,7 @@ def make_card(model: nn.Module, repo_id: str, metadata: Dict[str, Any]) -> Model
     environment.filters['inline'] = inline
     template = environment.from_string(Path(__file__).with_name('card.md').read_text(encoding='utf-8'))
     return ModelCard(template.render(
-        card_data=_card_data(repo_id, metadata).to_yaml(), name=name, repo_id=repo_id, cfg=cfg, facts=metadata,
+        card_data=_card_data(repo_id, metadata).to_yaml(), name=name, repo_id=repo_id, cfg=cfg, metadata=metadata,
         mixer=MIXERS.get(type(model.get_submodule('blocks.0')).__name__), mode=IMAGE_MODES.get(cfg['input_size'][0]),
         relation=RELATIONS.get(metadata.get('base_model_relation', ''), 'Converted from'),
         num_classes=model.num_classes, num_features=model.num_features, key=key, title=title,
@@ -80,11 +80,11 @@ def _results(repo_id: str, metadata: Dict[str, Any]) -> List[EvalResult]:
 
 def _comparison(model: nn.Module, name: str, metadata: Dict[str, Any]) -> Iterator[Tuple[Any, ...]]:
     """Name, parameters, image size and metrics of the model and of the published ones of the same data set."""
-    models, dataset = [(name, model, metadata)], metadata.get('dataset', {}).get('name')
+    models, dataset = [(name, model, metadata.get('metrics', {}))], metadata.get('dataset', {}).get('name')
     for file in sorted(hub_configs().glob('*.yaml')) if dataset else []:
         others = read_metadata(file)
         if file.stem != name and others.get('dataset', {}).get('name') == dataset:
-            models.append((file.stem, timm.create_model(file.stem, device='meta'), others))
-    for name, model, facts in models:
+            models.append((file.stem, timm.create_model(file.stem, device='meta'), others.get('metrics', {})))
+    for name, model, metrics in models:
         params = sum(p.numel() for p in model.parameters())
-        yield name, params, vars(model)['pretrained_cfg']['input_size'], facts.get('metrics', {})
+        yield name, params, vars(model)['pretrained_cfg']['input_size'], metrics

@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import re
+import traceback
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
@@ -10,14 +11,20 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 
-def explain(error: BaseException) -> str:
+XET = re.compile(r'\b(hf_xet|xet|xorb)\b', re.IGNORECASE)
+
+
+def explain(error: BaseException, repo_id: str = '') -> str:
     """Who failed and a hint at the fix, with what the server or the library says itself."""
     reason, endpoint = ' '.join(str(error).split()).rstrip('.') or type(error).__name__, HfApi().endpoint
     if answered := _answered(error):
-        return _explain_answer(answered.response, str(getattr(answered, 'server_message', '') or ''), endpoint)
+        return _explain_answer(answered.response, str(getattr(answered, 'server_message', '') or ''), endpoint, repo_id)
     if isinstance(error, (AttributeError, KeyError, TypeError, json.JSONDecodeError)):
+        modules = [str(frame.f_globals.get('__name__')) for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if not any(module.startswith('huggingface_hub.') for module in modules):  # which reads the Hub's answers
+            return f'this is a bug of timm_wavemix, report it ({type(error).__name__}: {reason}).'
         return f'{endpoint} does not answer as the Hub does, is it a page for a login? ({reason})'
-    if re.search('xet|xorb', reason, re.IGNORECASE):
+    if XET.search(reason.replace(repo_id, '')):
         return f'the transfer by Xet failed ({reason}): set HF_HUB_DISABLE_XET=1 to upload without it.'
     if type(error).__name__ == 'ProxyError':
         return f'the proxy does not connect to the Hub ({reason}): check HTTPS_PROXY.'
@@ -42,7 +49,7 @@ def _answered(error: Optional[BaseException]) -> Any:
     return error
 
 
-def _explain_answer(response: Any, message: str, endpoint: str) -> str:
+def _explain_answer(response: Any, message: str, endpoint: str, repo_id: str) -> str:
     status, url = response.status_code, urlsplit(str(response.request.url))
     is_page = 'text/html' in response.headers.get('content-type', '')
     said = f"{status} {' '.join(message.split()) if message and not is_page else response.reason_phrase}"
@@ -50,7 +57,7 @@ def _explain_answer(response: Any, message: str, endpoint: str) -> str:
         return f'the proxy wants a login ({said}): put it into HTTPS_PROXY.'
     if status == 511 or status < 400 or (is_page and status < 500 and status != 429):
         return f'a page of the network, for a login or of a firewall, answers for {url.netloc} ({said}): open it.'
-    if 'xet' in url.path or 'xet' in message.lower():
+    if XET.search(f'{url.path} {message}'.replace(repo_id, '')):
         return f'Xet refuses the transfer ({said}): set HF_HUB_DISABLE_XET=1 to upload without it.'
     if url.netloc != urlsplit(endpoint).netloc:
         return f'the storage at {url.netloc} refuses or fails ({said}): run the command again later.'

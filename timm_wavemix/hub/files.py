@@ -13,10 +13,11 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from timm.models import get_pretrained_cfg_value, save_for_hf
 
-from ..checkpoints import Source, blame, config_of, is_name, is_own, load_source, read_weights, weights_of
-from .card import IMAGE_MODES, make_card
+from ..checkpoints import IMAGE_MODES, Source, blame, config_of, is_name, is_own, load_source, read_weights, weights_of
+from .card import make_card
 from .metadata import check_text, hub_configs, label_list, read_metadata
 
+HPARAMS = 'train_hparams.yaml'  # as timm's own repositories have it
 PRIVATE_KEY = re.compile(
     'auth|credential|email|key|passw|secret|token|user|wandb|^config$|^data$|dir$|device|distributed|'
     'initial_checkpoint|map$|output|path|rank|resume|url|world_size', re.IGNORECASE)
@@ -25,14 +26,14 @@ PUBLIC_NAME = re.compile(r'(?!.*\.\.)([\w.-]+|(hf-hub:|(hfds|hfids|tfds|torch|wd
 
 
 def write_files(
-        source: str, repo_id: str, folder: Path, use_ema: bool = False, config: Optional[Path] = None,
+        source: str, repo_id: str, folder: Path, use_ema: bool = False, metadata_file: Optional[Path] = None,
         weights: Optional[Path] = None, token: str = '') -> List[str]:
     """Write the files of a repository, and check that timm reads from them what the source holds.
 
     Args:
         source, use_ema, weights: As of `load_source`.
         repo_id, folder: Repository that the files are for, and where to write them.
-        config: YAML file with what the model can't know. The default is that of hub_configs/ if `source` is a name.
+        metadata_file: YAML file with what the model can't know. The default is that of hub_configs/ if `source` is a name.
         token: Secret that must not be in the files.
 
     Returns sentences on what was left out. Raises what `load_source` and `read_metadata` raise, and ValueError if the
@@ -40,11 +41,11 @@ def write_files(
     """
     loaded = _load(source, use_ema, weights)
     cfg = config_of(loaded.model)
-    if config is None and is_name(source):
+    if metadata_file is None and is_name(source):
         published = hub_configs() / f"{cfg['architecture']}.{cfg['tag']}.yaml"
-        config = published if published.exists() else None
-    metadata = read_metadata(config) if config else {}
-    names, notes = _label_names(loaded, metadata, source, config)
+        metadata_file = published if published.exists() else None
+    metadata = read_metadata(metadata_file) if metadata_file else {}
+    names, notes = _label_names(loaded, metadata, source, metadata_file)
     for key in 'label_names', 'label_descriptions':  # save_for_hf would write names twice, descriptions are of names
         cfg.pop(key, None)
     with blame(f"The model of '{source}' cannot be used as its config says, correct input_size, mean, std and so on"):
@@ -69,7 +70,7 @@ def write_files(
         with blame(f"The arguments of the training in '{source}' cannot be written"):
             hparams = {key: value for key, value in loaded.hparams.items() if _is_public('', {key: value}, token)}
             text = yaml.safe_dump(json.loads(json.dumps(hparams, default=str)))
-            (folder / 'train_hparams.yaml').write_text(text, encoding='utf-8')
+            (folder / HPARAMS).write_text(text, encoding='utf-8')
     return notes
 
 
@@ -98,16 +99,16 @@ def _check_cache(name: str) -> None:
 
 
 def _label_names(
-        loaded: Source, metadata: Dict[str, Any], source: str, config: Optional[Path],
+        loaded: Source, metadata: Dict[str, Any], source: str, metadata_file: Optional[Path],
 ) -> Tuple[Optional[List[str]], List[str]]:
     """The names of the classes, in order, if it is sure that they are of this classifier, and sentences on it."""
     given, stated = metadata.get('label_names'), loaded.config.get('label_names')
     names = given or stated or config_of(loaded.model).get('label_names')
-    what = f"'{config}'" if given else f"the config.json of '{source}'"
+    what = f"'{metadata_file}'" if given else f"the config.json of '{source}'"
     if not names:
         return None, []
     if not (given or stated or is_name(source) or _has_registered_classifier(loaded)):
-        return None, [f'The class names in {what} are of other weights, and are left out: list yours in --config.']
+        return None, [f'The class names in {what} are of other weights, and are left out: list yours in --metadata.']
     names = label_list(names, f'{what}: label_names')
     if len(names) != loaded.model.num_classes:
         raise ValueError(f'{what} has {len(names)} label_names for {loaded.model.num_classes} classes: name all.')
@@ -142,7 +143,7 @@ def _check_same(loaded: Source, folder: Path) -> None:
 
 
 def _is_public(key: str, value: Any, token: str) -> bool:
-    """Whether an argument of a training tells of no secret or account, nor where it ran or its files are."""
+    """Whether an argument contains no secret, account, machine or path."""
     if isinstance(value, dict):
         return all(not PRIVATE_KEY.search(str(k)) and _is_public(str(k), v, token) for k, v in value.items())
     if isinstance(value, (list, tuple)):

@@ -10,9 +10,9 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.hf_api import ModelInfo
 
 from .errors import explain, is_refusal
+from .files import HPARAMS
 
 TITLE = 'Push the model with timm_wavemix'  # of commits and pull requests
-HPARAMS = 'train_hparams.yaml'  # as timm's own repositories have it
 WAITS = 0, 2, 4  # seconds before each look for a commit whose answer was lost: a slow server may still make it
 
 
@@ -51,7 +51,7 @@ def publish(folder: Path, target: Target, token: str) -> str:
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(f'{sending.state}.') from interrupt
     except Exception as error:
-        raise RuntimeError(f'{sending.state}: {explain(error)}') from error
+        raise RuntimeError(f'{sending.state}: {explain(error, target.repo_id)}') from error
 
 
 @dataclass
@@ -64,12 +64,13 @@ class _Sending:
 
     def run(self) -> str:
         head = self.look()
-        url, oid = (self.find(head) if self.target.create_pr else None) or self.commit(head)
+        found = self.find(head) if self.target.create_pr else None
+        url, oid = found or self.commit(head)
         self.state = f'{url} was published, but not verified; run the same command again to verify it'
         if wrong := self.differing(oid):
             self.state = f'{url} was published, but {" and ".join(wrong)} are missing or different there'
             raise ValueError('run the command again, and look for a .gitignore in the repository that names them')
-        return f'{"Already up to date" if oid == head.sha else "Done"}, checksums verified: {url}'
+        return f'{"Already up to date" if found or oid == head.sha else "Done"}, checksums verified: {url}'
 
     def look(self) -> ModelInfo:
         """The head of the branch, after repository and branch are created if they do not exist."""

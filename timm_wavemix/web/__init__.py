@@ -26,31 +26,31 @@ IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
 
 
 def write_page(
-        model: nn.Module, folder: Path, examples: Optional[Path] = None, config: Optional[Path] = None) -> None:
+        model: nn.Module, folder: Path, examples: Optional[Path] = None, metadata_file: Optional[Path] = None) -> None:
     """Write the page around the ONNX files that `folder` has, with the names in `MODELS`.
 
     Args:
         model: The model of these files, with its `pretrained_cfg`.
         folder: Where to write.
         examples: Folder of images that the page offers. Their names are those of the files.
-        config: YAML file with what the model can't know, like those of hub_configs/.
+        metadata_file: YAML file with what the model can't know, like those of hub_configs/.
 
     Raises:
         OSError: A file cannot be read or written.
         ValueError: The page cannot prepare images as this model needs them, or an argument does not fit it.
     """
-    facts = _facts(model, config)
-    facts['examples'] = _copy_examples(examples, folder / 'examples') if examples else []
-    facts['models'] = [
+    page = _page_data(model, metadata_file)
+    page['examples'] = _copy_examples(examples, folder / 'examples') if examples else []
+    page['models'] = [
         {'name': name, 'file': file, 'bytes': (folder / file).stat().st_size}
         for file, name in MODELS.items() if (folder / file).exists()]
     for file in 'index.html', 'app.js':
         shutil.copyfile(PAGE / file, folder / file)
-    card = facts.pop('card')
-    (folder / 'model.json').write_text(json.dumps(facts, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
-    lines = '\n'.join(f'- **{term}:** {inline(text)}' for term, text in facts['facts'])
+    card = page.pop('card')
+    (folder / 'model.json').write_text(json.dumps(page, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+    lines = '\n'.join(f'- **{term}:** {inline(text)}' for term, text in page['facts'])
     SpaceCard(
-        f'---\n{card.to_yaml()}\n---\n\n# {inline(facts["title"])}\n\n{facts["lead"]}\n\n{lines}\n\n'
+        f'---\n{card.to_yaml()}\n---\n\n# {inline(page["title"])}\n\n{page["lead"]}\n\n{lines}\n\n'
         f'The page runs the model with onnxruntime-web {ONNXRUNTIME_WEB} (MIT licence, Microsoft).\n'
     ).save(folder / 'README.md')
 
@@ -101,7 +101,7 @@ def _copy_examples(source: Path, target: Path) -> List[Dict[str, str]]:
         for path in files]
 
 
-def _facts(model: nn.Module, config: Optional[Path]) -> Dict[str, Any]:
+def _page_data(model: nn.Module, metadata_file: Optional[Path]) -> Dict[str, Any]:
     """What model.json holds, and the metadata of the Space's card."""
     cfg, data = config_of(model), resolve_input_data_config(model)
     num_classes = cast(int, model.num_classes)
@@ -112,12 +112,12 @@ def _facts(model: nn.Module, config: Optional[Path]) -> Dict[str, Any]:
         raise ValueError(
             f"the page cannot resize with interpolation '{data['interpolation']}' and crop_mode '{data['crop_mode']}': "
             'take onnx.')
-    metadata = read_metadata(config) if config else {}
+    metadata = read_metadata(metadata_file) if metadata_file else {}
     given, labels = metadata.get('label_names'), cfg.get('label_names')
     if given and len(given) != num_classes:
-        raise ValueError(f"'{config}' has {len(given)} label_names, the model {num_classes} classes: name all.")
+        raise ValueError(f"'{metadata_file}' has {len(given)} label_names, the model {num_classes} classes: name all.")
     labels = given or (labels if labels and len(labels) == num_classes else None)
-    published = config == hub_configs() / f'{cfg["architecture"]}.{cfg.get("tag")}.yaml'
+    published = metadata_file == hub_configs() / f'{cfg["architecture"]}.{cfg.get("tag")}.yaml'
     name = f'{cfg["architecture"]}.{cfg["tag"]}' if published else cfg['architecture']
     license_id = metadata.get('weights', {}).get('license')
     dataset, metrics, use = (metadata.get(section, {}) for section in ('dataset', 'metrics', 'use'))
