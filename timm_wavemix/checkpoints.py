@@ -20,9 +20,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from safetensors.torch import load_file
 from timm.data import resolve_input_data_config
-from timm.models import (
-    PretrainedCfg, build_model_with_cfg, clean_state_dict, get_model_args, load_state_dict_from_hf, model_entrypoint,
-    parse_model_name)
+from timm.models import PretrainedCfg, build_model_with_cfg, clean_state_dict, model_entrypoint, parse_model_name
 from timm.models._hub import download_from_hf, hf_split, load_model_config_from_path  # private in timm 1.0.31
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
@@ -89,7 +87,7 @@ def load_source(source: str, use_ema: bool = False, weights: Optional[Path] = No
     if source.startswith('hf-hub:'):
         repo_id = source.partition(':')[2]
         folder = Path(download_from_hf(repo_id, 'config.json')).parent
-        return _load_folder(folder, load_state_dict_from_hf(repo_id), source)
+        return _load_folder(folder, timm.models.load_state_dict_from_hf(repo_id), source)
     raise ValueError(
         f"'{source}' is not a model name, a file or a folder: give a name of timm.list_models('wavemix*', "
         'pretrained=True), a checkpoint of train.py or a folder of timm.models.save_for_hf.')
@@ -139,7 +137,7 @@ def _load_folder(folder: Path, state_dict: Any, source: str) -> Source:
         cfg, name, model_args = load_model_config_from_path(folder)
     loaded = _build(name, model_args, state_dict, source, dict(pretrained_cfg=cfg), config=config)
     # timm builds by model_args alone, and would give another model than the one that was trained
-    built = dict(get_model_args(loaded.model), num_features=loaded.model.num_features)
+    built = dict(timm.models.get_model_args(loaded.model), num_features=loaded.model.num_features)
     for key in 'num_classes', 'num_features', 'global_pool':
         if config.get(key, built.get(key)) != built.get(key):
             raise ValueError(

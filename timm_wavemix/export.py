@@ -379,7 +379,8 @@ def main(argv: Optional[List[str]] = None, prog: Optional[str] = None) -> None:
     parser.add_argument('output', metavar='FILE', type=Path, help='what to write')
     parser.add_argument('--calibration', metavar='DIR', type=Path, help='training images in folders of classes')
     parser.add_argument('--use-ema', action='store_true', help='take the EMA weights of the checkpoint')
-    parser.add_argument('--dynamic-size', action='store_true', help="with onnx: for images of any size, not only of the pretrained_cfg's")
+    parser.add_argument(
+        '--dynamic-size', action='store_true', help="for images of any size, not only of the pretrained_cfg's (onnx)")
     web = parser.add_argument_group('web page')
     web.add_argument('--examples', metavar='DIR', type=Path, help='images that the page offers')
     web.add_argument(

@@ -130,7 +130,8 @@ def test_every_runtime_that_is_installed_gives_the_models_logits(runtime, tmp_pa
     if kind.missing:
         pytest.skip(f'{", ".join(kind.missing)} not installed')
     file = tmp_path / f'model{kind.suffix}'
-    written = export('wavemix_16_5', runtime, file, fashion_mnist / 'validation' if kind.calibration == 'required' else None)
+    images_of = fashion_mnist / 'validation' if kind.calibration == 'required' else None
+    written = export('wavemix_16_5', runtime, file, images_of)
     assert set(written) == set(tmp_path.iterdir())
     outputs, expected = (np.concatenate([run(images), run(images[:1])]) for run in (
         partial(RUN[kind.suffix], file), partial(logits, shipped)))

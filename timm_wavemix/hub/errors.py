@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-
 XET = re.compile(r'\b(hf_xet|xet|xorb)\b', re.IGNORECASE)
 
 

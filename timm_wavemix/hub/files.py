@@ -33,7 +33,7 @@ def write_files(
     Args:
         source, use_ema, weights: As of `load_source`.
         repo_id, folder: Repository that the files are for, and where to write them.
-        metadata_file: YAML file with what the model can't know. The default is that of hub_configs/ if `source` is a name.
+        metadata_file: YAML file with what the model can't know; the default for a name is that of hub_configs/.
         token: Secret that must not be in the files.
 
     Returns sentences on what was left out. Raises what `load_source` and `read_metadata` raise, and ValueError if the
