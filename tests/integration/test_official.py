@@ -1,5 +1,4 @@
 """The authors' published weights: against the authors' package, and through each way that weights reach a model."""
-import copy
 import hashlib
 import io
 import os
@@ -126,8 +125,10 @@ def test_training_gradients_are_those_of_the_authors_package(name, monkeypatch):
     model = load(name, expected.state_dict(), proj_drop_rate=0., **SMALL)
     x = images(3, 3, smallest_size(model), 2 * smallest_size(model))
     import wavemix  # which official() has made importable
-    for transform in 'xf1', 'xf2', 'xf3', 'xf4':  # global, so no `to` of a model reaches them
-        monkeypatch.setattr(wavemix, transform, copy.deepcopy(getattr(wavemix, transform)).double())
+    torch.set_default_dtype(torch.float64)
+    for levels in 1, 2, 3, 4:  # their transforms are global, so no `to` of a model reaches them
+        monkeypatch.setattr(wavemix, f'xf{levels}', wavemix.DWTForward(J=levels, mode='zero', wave='db1'))
+    torch.set_default_dtype(torch.float32)
     for m in model, expected:
         m.double().train()(x.double()).square().sum().backward()
     # each gradient by its name and layout in our model
