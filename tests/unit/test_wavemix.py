@@ -458,6 +458,7 @@ def test_cuda_equals_cpu(kwargs):
     torch.testing.assert_close(model.cuda()(x.cuda()).cpu(), expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.recent_torch
 @pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=pytest.mark.slow)])
 def test_compile_has_no_graph_break_and_a_dynamic_batch(kwargs, backend):
     torch._dynamo.reset()
