@@ -20,7 +20,7 @@ web: $(VENV)/web
 
 # The tests to run while you work: less than a minute.
 unit: $(VENV)/test
-	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not recent_torch" tests/unit
+	OMP_NUM_THREADS=1 $(PYTEST) $(PARALLEL) -m "not slow and not recent_torch" tests/unit
 
 # All tests except the slow ones: about six minutes on two cores.
 test: $(VENV)/test

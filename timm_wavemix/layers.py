@@ -19,7 +19,7 @@ __all__ = [
     'OverlapAddConvTranspose2d', 'WaveletConv2d', 'WaveletMlp', 'conv_transpose2d', 'fuse_up', 'keep_grad_format',
     'upsample2d']
 
-torch.fx.wrap('zero_pad')  # torch.fx wants it said in every module that calls it
+torch.fx.wrap('zero_pad')  # torch.fx needs this in every module that calls the function
 
 
 class FusedWaveletConv2d(nn.Module):
@@ -147,7 +147,7 @@ def _add_overlap(x: torch.Tensor, size: int, dim: int) -> torch.Tensor:
 class OverlapAdd(nn.Module):
     """Puts cells of `stride + 2` pixels together so that neighbours overlap by two, and crops one at the borders.
 
-    `(B, (stride + 2)² * C, h, w)` -> `(B, C, stride * h, stride * w)`. The channels change quickest.
+    `(B, (stride + 2)² * C, h, w)` -> `(B, C, stride * h, stride * w)`. The channels vary fastest.
     """
 
     def __init__(self, stride: int):
@@ -218,7 +218,7 @@ def conv_transpose2d(
 ) -> nn.Module:
     """Transposed convolution to `stride` times the size, with a kernel of `stride + 2`.
 
-    With timm's `exportable=True` it is the stock layer for every stride: onnxruntime and ExecuTorch are quick at it.
+    With timm's `exportable=True` it is the stock layer for every stride: onnxruntime and ExecuTorch run it fast.
     """
     dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
     if stride < 8 or is_exportable():
@@ -234,6 +234,7 @@ def upsample2d(in_channels: int, out_channels: int, mode: str, **dd: Any) -> nn.
     if mode == 'bilinear':
         assert in_channels == out_channels, f'Bilinear up-sampling keeps {in_channels} channels.'
         return nn.Upsample(scale_factor=2, mode='bilinear')
+    assert mode == 'deconv', f"Unknown upsample '{mode}': use 'deconv' or 'bilinear'."
     return conv_transpose2d(in_channels, out_channels, stride=2, **dd)
 
 

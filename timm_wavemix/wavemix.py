@@ -7,7 +7,7 @@ Official code and weights: https://github.com/pranavphoenix/WaveMix, https://hug
 
 A model is a stem of two 3x3 convolutions, a stack of blocks that keep the size of the map, global average pooling and a
 linear classifier (section 3.1 of the first paper). Its blocks are WaveMix (section 3.2), WaveMix-Lite (section 3.3),
-the cascade of the second paper, or those of mixers.py. Widths that the text leaves open give table 1's counts.
+the cascade of the second paper, or the blocks of mixers.py. Widths that the text leaves open give table 1's counts.
 """
 import os
 import re
@@ -29,7 +29,7 @@ from .wavelet import LLSubband, crop, is_haar, stock_ll_subband
 
 __all__ = ['WaveMix']
 
-torch.fx.wrap('crop')  # torch.fx wants it said in every module that calls one
+torch.fx.wrap('crop')  # torch.fx needs this in every module that calls the function
 torch.fx.wrap('keep_grad_format')
 
 
@@ -185,9 +185,9 @@ class WaveMix(nn.Module):
         mlp_ratio: Hidden channels of the MLPs as a multiple of `ff_dim` (the authors' `mult`), None for the default of
             the block type: 1 for 'wavemix', 2 for 'lite' and 'cascade'.
         ff_dim: Channels between the MLP and the transposed convolution (the authors' `ff_channel`), None for `dim`.
-        wavelet: 'haar', the default, or any other discrete wavelet of PyWavelets: without this package an ImportError,
-            and a ValueError for a name that it does not know.
-        upsample: 'deconv', the default, or 'bilinear' in 'lite' and 'cascade' (small models of the authors' README).
+        wavelet: A discrete wavelet of PyWavelets, None for 'haar'. Raises ImportError without this package, and
+            ValueError for an unknown name.
+        upsample: 'deconv' (None), or 'bilinear' in 'lite' and 'cascade' (small models of the authors' README).
         stem_stride: Stride of the two stem convolutions, a pair if they differ (the paper: 1 up to 64x64 pixels, 2 for
             256x256).
         patch_size: Size and stride of the patches at the end of the stem, None for a stem without them.
@@ -232,6 +232,7 @@ class WaveMix(nn.Module):
             sides = ((side - 1) // (stride1 * stride2) + 1 for side in to_2tuple(img_size))
             block_args['size'] = tuple(side // (patch_size or 1) for side in sides)
         block_args = {k: v for k, v in block_args.items() if v is not None}  # else the default of the block
+        assert block_type in BLOCK_TYPES or not isinstance(block_type, str), f'block_type: use one of {[*BLOCK_TYPES]}'
         block = BLOCK_TYPES[block_type] if isinstance(block_type, str) else block_type
         self.blocks = nn.Sequential(*[
             block(
@@ -289,7 +290,7 @@ class WaveMix(nn.Module):
 
     def prune_intermediate_layers(
             self, indices: Union[int, List[int]] = 1, prune_norm: bool = False, prune_head: bool = True) -> List[int]:
-        """Prune the blocks after those of `indices`, and the head. Returns the indices of the blocks that remain."""
+        """Remove the blocks after the last of `indices`, and the head. Returns the indices as positive numbers."""
         take_indices, max_index = feature_take_indices(len(self.blocks), indices)
         self.blocks = self.blocks[:max_index + 1]
         if prune_head:
@@ -315,16 +316,13 @@ class WaveMix(nn.Module):
 
 
 def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[str, Any]:
-    """Take the weights out of what a training loop saved, and give official ones our names and order.
-
-    Weights of another model go through as they are, and `load_state_dict` names what does not fit.
-    """
-    state_dict = state_dict.get('model_state_dict', state_dict.get('net', state_dict))
+    """Take the weights out of what a training loop saved, and give official ones our names and order."""
+    for container in 'state_dict', 'model_state_dict', 'net':
+        state_dict = state_dict.get(container, state_dict)
     first = [m for k in state_dict if (m := re.fullmatch(r'(.*?)(stem\.0|layers\.0\.reduction)\.weight', k))]
-    if len(first) > 1:
-        raise ValueError(f'The checkpoint holds several models ({", ".join(m[0] for m in first)}): save one by itself.')
-    if not first:
-        return state_dict
+    if len(first) != 1:  # what else does not fit, load_state_dict names
+        found = f'several models ({", ".join(m[0] for m in first)})' if first else f'{[*state_dict][:3]}, not a WaveMix'
+        raise ValueError(f'The checkpoint holds {found}: load the weights of one model of this package.')
     prefix, official = first[0][1], not first[0][2].startswith('stem')
     tops = ('conv.', 'layers.', 'pool.') if official else ('stem.', 'blocks.', 'head.')
     state_dict = {k[len(prefix):]: v for k, v in state_dict.items() if k.startswith(tuple(prefix + t for t in tops))}
@@ -438,7 +436,7 @@ default_cfgs = generate_default_cfgs({
 def _create_wavemix(variant: str, pretrained: bool, model_args: Dict[str, Any], **kwargs: Any) -> WaveMix:
     overlay, cfg = kwargs.get('pretrained_cfg_overlay') or {}, kwargs.get('pretrained_cfg')
     own_weights = not isinstance(cfg, (str, type(None))) or {'file', 'url', 'hf_hub_id', 'state_dict'} & {*overlay}
-    if pretrained and not own_weights and not is_haar(kwargs.get('wavelet', 'haar')):
+    if pretrained and not own_weights and not is_haar(kwargs.get('wavelet') or 'haar'):
         raise ValueError(f"The weights of {variant} are for wavelet='haar': leave out wavelet, or pretrained=True.")
     return build_model_with_cfg(
         WaveMix, variant, pretrained,

@@ -250,6 +250,7 @@ def test_torchscript_survives_a_file(kwargs, tmp_path):
     torch.testing.assert_close(torch.jit.load(tmp_path / 'model.pt')(x), model(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.recent_torch
 def test_compile_has_no_graph_break_and_a_dynamic_batch(kwargs):
     model = create(proj_drop_rate=0., **{**kwargs, 'depth': 1}).train()
     compiled = torch.compile(model, fullgraph=True, backend='aot_eager', dynamic=True)

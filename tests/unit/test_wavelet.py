@@ -190,6 +190,7 @@ def test_torchscript(round_trip, size):
 
 
 @pytest.mark.parametrize('round_trip', ['haar', 'bior2.2'], indirect=True)
+@pytest.mark.recent_torch
 def test_one_graph_compiles_for_all_sizes(round_trip):
     compiled = torch.compile(round_trip, fullgraph=True, dynamic=True, backend='aot_eager')
     for size in ((2, 3, 8, 8), (2, 3, 5, 7), (3, 3, 6, 9)):

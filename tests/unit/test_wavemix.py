@@ -458,6 +458,7 @@ def test_cuda_equals_cpu(kwargs):
     torch.testing.assert_close(model.cuda()(x.cuda()).cpu(), expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.recent_torch
 @pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=pytest.mark.slow)])
 def test_compile_has_no_graph_break_and_a_dynamic_batch(kwargs, backend):
     torch._dynamo.reset()
@@ -518,7 +519,8 @@ def test_onnx(kwargs, tmp_path):
 @pytest.mark.parametrize('kwargs', [
     dict(model_name='wavemix_16_5', levels=0), dict(model_name='wavemix_16_5', dim=4, levels=5),
     dict(model_name='wavemix_lite_128_7', levels=2), dict(model_name='wavemix_256_16_l4', levels=0),
-    dict(model_name='wavemix_lite_32_7', ff_dim=48)], ids=str)
+    dict(model_name='wavemix_lite_32_7', ff_dim=48), dict(model_name='wavemix_lite_32_7', upsample='billinear'),
+    dict(model_name='wavemix_16_5', block_type='lit')], ids=str)
 def test_impossible_blocks_are_refused(kwargs):
     with pytest.raises(AssertionError):
         timm.create_model(**kwargs)
@@ -576,12 +578,13 @@ def test_weights_of_haar_are_not_loaded_into_another_wavelet():
 # Weights
 
 @pytest.mark.parametrize('wrap', [
+    lambda state: {'state_dict': state},
     lambda state: {'model_state_dict': state},
     lambda state: {'net': state, 'epoch': 3},
     lambda state: {'state_dict': {**{f'model.{k}': v for k, v in state.items()}, 'loss.weight': torch.ones(3)}},
     lambda state: {**{f'module.{k}': v for k, v in state.items()}, 'n_averaged': torch.tensor(3)},
     lambda state: {f'_orig_mod.{k}': v for k, v in state.items()},
-], ids=['model_state_dict', 'net', 'lightning', 'averaged', 'compiled'])
+], ids=['state_dict', 'model_state_dict', 'net', 'lightning', 'averaged', 'compiled'])
 def test_checkpoints_of_training_loops_load(kwargs, wrap, tmp_path):
     model = create(**kwargs)
     torch.save(wrap(model.state_dict()), tmp_path / 'last.pth')
@@ -596,6 +599,15 @@ def test_a_checkpoint_of_two_models_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r'student\.stem.*teacher\.stem'):
         timm.create_model(
             pretrained=True, pretrained_cfg_overlay=dict(file=str(tmp_path / 'last.pth')), **SMALL['lite'])
+
+
+@pytest.mark.parametrize('features_only', [False, True])  # of which timm loads what fits, and says nothing
+def test_weights_of_another_architecture_are_refused(tmp_path, features_only):
+    torch.save(timm.create_model('resnet10t').state_dict(), tmp_path / 'resnet.pth')
+    with pytest.raises(ValueError, match=r'conv1\.0\.weight'):
+        timm.create_model(
+            'wavemix_16_5', pretrained=True, features_only=features_only,
+            pretrained_cfg_overlay=dict(file=str(tmp_path / 'resnet.pth')))
 
 
 def test_weights_of_another_model_are_named(tmp_path):
