@@ -38,9 +38,8 @@ METHOD = """\
 The bf16 copies of parameters that autocast makes count as memory. No model recomputes activations unless a column says
 `set_grad_checkpointing`.
 
-A ratio of speeds is the median of the rounds' ratios. GMACs are counted for the forward pass of one image:
-half of what torch's FlopCounterMode counts, matrix products and convolutions, without the Fourier transforms of the
-FNets."""
+A ratio of speeds is the median of the rounds' ratios. GMACs are counted for the forward pass of one image: half of what
+torch's FlopCounterMode counts, matrix products and convolutions, without the Fourier transforms of the FNets."""
 PEAKS = (
     "Calculated, in multiples of 16 images, in mixed precision: from PyTorch's peaks on the GPU at this batch and at "
     'one twice as large, with the two moments of Adam in training.')
