@@ -59,7 +59,7 @@ def load_model(name: str) -> torch.nn.Module:
 
 
 def image_mode(model: torch.nn.Module) -> str:
-    """The mode of Pillow that images of this model have."""
+    """The mode of Pillow that images of this model have: 'L' for one channel, else 'RGB'."""
     return 'L' if resolve_model_data_config(model)['input_size'][0] == 1 else 'RGB'
 
 
@@ -80,13 +80,20 @@ def classify(model: torch.nn.Module, device: torch.device) -> List[Result]:
     return results
 
 
+def load_test_images() -> List[List[Image.Image]]:
+    """The images in the sheet, a list for each label."""
+    sheet = Image.open(TEST_IMAGES)
+    return [
+        [sheet.crop((left, top, left + SIDE, top + SIDE)) for left in range(0, sheet.width, SIDE)]
+        for top in range(0, sheet.height, SIDE)]
+
+
 def count_predictions(model: torch.nn.Module, device: torch.device) -> torch.Tensor:
     """The confusion matrix of the images in the sheet: `(classes, classes)`, a row for each label."""
     transform = create_transform(**resolve_model_data_config(model))
-    sheet = Image.open(TEST_IMAGES).convert(image_mode(model))
     matrix = []
-    for top in range(0, sheet.height, SIDE):
-        row = [sheet.crop((left, top, left + SIDE, top + SIDE)) for left in range(0, sheet.width, SIDE)]
+    for images in load_test_images():
+        row = [image.convert(image_mode(model)) for image in images]
         classes = model(torch.stack([transform(image) for image in row]).to(device)).argmax(dim=-1)
         matrix.append(classes.bincount(minlength=model.num_classes).cpu())
     return torch.stack(matrix)

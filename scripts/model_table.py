@@ -1,8 +1,7 @@
 """Print the README's two tables of models: ours, and those with the authors' weights.
 
-GMACs are those of one image at the model's own size, counted by fvcore as in timm's benchmark.py. fvcore does not count
-the Fourier transforms of the FNets. Accuracies of our weights are those that timm's validate.py has written to
-docs/results/, the others' and the data sets are those of hub_configs/.
+GMACs are counted by fvcore for one image of the model's own size, without the Fourier transforms of the FNets. Top-1 of
+our weights comes from docs/results/, all else from hub_configs/.
 """
 import csv
 import logging

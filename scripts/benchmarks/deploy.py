@@ -23,7 +23,7 @@ from torch import nn
 from tqdm import tqdm
 
 from scripts.benchmarks.common import command, report
-from scripts.benchmarks.common.images import image_mode, load_split
+from scripts.benchmarks.common.images import load_split
 from scripts.benchmarks.common.process import Process
 from scripts.benchmarks.common.timing import alternate
 from scripts.benchmarks.deploy_report import (
@@ -41,6 +41,7 @@ from scripts.benchmarks.deploy_report import (
     listed,
     markdown,
 )
+from scripts.demo import image_mode
 from timm_wavemix.export import RUNTIMES, calibration_images, files_of, write
 
 MIN_SECONDS = 0.3  # of the calls of a round
@@ -112,7 +113,7 @@ def start(
         fastest = min(process.ask(**order))
         calls = max(MIN_CALLS if n == 1 else 1, round(MIN_SECONDS / fastest))
         orders[Turn(runtime, threads, n)] = {**order, 'calls': calls}
-    return orders, process.ask(do='tell memory')
+    return orders, process.ask(do='memory')
 
 
 def summarize(rounds: Sequence[Sequence[float]]) -> Timing:
@@ -169,7 +170,7 @@ def classify(runtime: str, name: str, file: Path, images: Path, step: int) -> Li
         process.close()
 
 
-def test_images(name: str, data: Path, folder: Path) -> Tuple[Path, List[int]]:
+def load_test_images(name: str, data: Path, folder: Path) -> Tuple[Path, List[int]]:
     """A file of all test images, preprocessed for a model, and their classes."""
     file = folder / f'{name}.npy'
     model = create(name)
@@ -191,7 +192,7 @@ def measure_accuracy(
     results: Dict[str, Result] = {}
     remarks: Remarks = []
     with tempfile.TemporaryDirectory() as folder:
-        images, labels = test_images(name, data, Path(folder))
+        images, labels = load_test_images(name, data, Path(folder))
         for runtime in sorted(files, key=lambda runtime: runtime != REFERENCE):
             step = 10 if runtime in SAME else 1
             try:

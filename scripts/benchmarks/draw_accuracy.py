@@ -1,7 +1,7 @@
 """Draw the accuracy of models on Fashion-MNIST against their parameters and against their speed.
 
 Accuracies come from the metadata in hub_configs/ and docs/peers/; parameters and images per second, of inference in
-fp32, from the results of efficiency.py. A model without such a result is left out.
+fp32, from the results of `efficiency`. Models that it does not know are left out; it must have measured the others.
 """
 import argparse
 from functools import partial
@@ -29,7 +29,7 @@ def load_accuracies(root: Path = command.ROOT) -> Dict[str, float]:
 
 
 def load_results(file: Path) -> Results:
-    """The measurements of efficiency.py at its first image size.
+    """The measurements of `efficiency` at its first image size.
 
     Raises:
         OSError: The file cannot be read.
@@ -50,7 +50,8 @@ def draw(accuracies: Dict[str, float], results: Results) -> 'Figure':
         name for name, speed in speeds.items()
         if results.cost(name) is None or speed is None or speed.images_per_second is None]
     if missing:
-        raise ValueError(f'The results lack {", ".join(missing)}: run efficiency.py with --models that include them.')
+        raise ValueError(
+            f'The results lack {", ".join(missing)}: measure them by `python -m scripts.benchmarks.efficiency`.')
     size, batch_size = results.costs[0].image_size, results.costs[0].batch_size
     figure = Figure(figsize=(14, 5), dpi=150, layout='constrained')
     charts = left, right = figure.subplots(1, 2, sharey=True)
@@ -80,7 +81,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser = command.make_parser(NAME, __doc__)
     parser.add_argument(
         '--results', metavar='JSON', type=Path, default='docs/results/efficiency.json',
-        help='results of efficiency.py (default: %(default)s)')
+        help='results of `python -m scripts.benchmarks.efficiency` (default: %(default)s)')
     parser.add_argument(
         '--output', metavar='PNG', type=command.output_file, default='docs/results/accuracy.png',
         help='picture (default: %(default)s)')

@@ -17,7 +17,7 @@ from torch import nn
 
 from scripts.benchmarks import efficiency_tables as tables
 from scripts.benchmarks.common import command, report
-from scripts.benchmarks.common.measure import BUDGET, METHOD, Case, Results, measure
+from scripts.benchmarks.common.measure import BUDGET, MEMORY, TIMING, Case, Results, measure
 from scripts.benchmarks.common.paper import PAPER, family
 from scripts.benchmarks.common.step import BF16, FP32, INFERENCE, MODES, TRAIN
 from scripts.benchmarks.efficiency_tables import AUTHORS, IMPLEMENTATIONS, RESNET18, reparameterized
@@ -34,6 +34,12 @@ models from other libraries that it compares with. Among them are ResNets with a
 and timm's ResNet-18 as it is. They are set up as in the paper: WaveMix has enough levels to reduce the map to 2x2, 4
 for 32x32 and 5 for 64x64. Models that `timm.utils.reparameterize_model` changes are also timed in that form. Two other
 implementations of WaveMix are timed at 32x32."""
+METHOD = """\
+The bf16 copies of parameters that autocast makes count as memory. No model recomputes activations unless a column says
+`set_grad_checkpointing`.
+
+A ratio of speeds is the median of the rounds' ratios. GMACs are counted for the forward pass of one image: half of what
+torch's FlopCounterMode counts, matrix products and convolutions, without the Fourier transforms of the FNets."""
 PEAKS = (
     "Calculated, in multiples of 16 images, in mixed precision: from PyTorch's peaks on the GPU at this batch and at "
     'one twice as large, with the two moments of Adam in training.')
@@ -196,7 +202,7 @@ def markdown(results: Report, stem: Path) -> str:
         *(part for one_size in results.results for part in sections(one_size)),
         *results.remarks,
         *(f'{record.model}: {record.error}' for one_size in results.results for record in one_size.failed),
-        f'## Method\n\n{METHOD} There are {results.rounds} rounds.',
+        '## Method', TIMING.format(rounds=results.rounds), MEMORY, METHOD,
     ])
 
 

@@ -1,7 +1,8 @@
 """Turn a checkpoint of a training into the weight file that the package ships: its EMA weights.
 
 The file is in half precision, from which timm builds models in single precision, unless that costs more than 0.02
-points of accuracy on the validation images: the test images are read once, with the file that is shipped.
+points of accuracy on the images of validation/. Our recipes train on these images too, so this compares the two
+precisions and says nothing about new images. The test images are read once, with the file that is shipped.
 """
 import argparse
 import hashlib
@@ -15,7 +16,8 @@ from timm.data import create_transform, resolve_model_data_config
 
 import timm_wavemix
 from scripts.benchmarks.common import command
-from scripts.benchmarks.common.images import accuracy, image_mode, load_split
+from scripts.benchmarks.common.images import accuracy, load_split
+from scripts.demo import image_mode
 from timm_wavemix.checkpoints import load_checkpoint
 
 NAME = 'export_weights'

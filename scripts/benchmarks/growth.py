@@ -11,7 +11,7 @@ from torch import nn
 
 import timm_wavemix  # noqa: F401  registers the models
 from scripts.benchmarks.common import command, report
-from scripts.benchmarks.common.measure import METHOD, Case, measure
+from scripts.benchmarks.common.measure import MEMORY, TIMING, Case, measure
 from scripts.benchmarks.common.step import FP32, INFERENCE, TRAIN
 
 NAME = 'growth'
@@ -116,7 +116,7 @@ def markdown(results: Report, stem: Path) -> str:
         'brackets: the ratio to the first line.',
         *tables(results.pixels),
         *(f'{pixel.model}: {pixel.error}' for pixel in results.pixels if pixel.error),
-        f'## Method\n\n{METHOD} There are {results.rounds} rounds.',
+        '## Method', TIMING.format(rounds=results.rounds), MEMORY,
     ])
 
 

@@ -28,7 +28,7 @@ from scripts.benchmarks.common.paper import DATA_SETS, PAPER, TOP1
 from scripts.benchmarks.common.paper_recipes import (
     Recipe,
     create_model,
-    load_recipe,
+    load_paper_recipe,
     model_kwargs,
     write_part,
 )
@@ -60,7 +60,7 @@ class Report:
 
 # Cost
 
-def step_seconds(model: str, recipe: Recipe, device: torch.device) -> float:
+def update_seconds(model: str, recipe: Recipe, device: torch.device) -> float:
     """Median of three training steps on random images in mixed precision, after one to warm up."""
     s = recipe.settings
     net = create_model(model, recipe).to(device, memory_format=torch.channels_last).train()
@@ -84,10 +84,10 @@ def print_cost(recipes: List[Recipe], sizes: Dict[str, Tuple[int, int]], args: a
     rows, total = [], 0.
     for recipe in recipes:
         for model in args.models:
-            step = step_seconds(model, recipe, args.device)
+            step = update_seconds(model, recipe, args.device)
             cost = hours(step, recipe, sizes[recipe.name], args.epochs)
             total += cost * args.seeds
-            rows.append([recipe.name, f'{PAPER[model].name}', f'{step:.3f}', f'{cost:.2f}'])
+            rows.append([recipe.name, PAPER[model].name, f'{step:.3f}', f'{cost:.2f}'])
     print(report.markdown_table(['data', 'model', 'seconds a step', 'hours a training'], rows))
     print(f'{args.seeds} trainings of each: {total:.2f} hours on {report.hardware_name(args.device)}', flush=True)
 
@@ -200,7 +200,7 @@ def prepare(args: argparse.Namespace) -> Tuple[List[Recipe], Dict[str, Tuple[int
     Raises:
         ValueError: Images are missing, or a model does not take them.
     """
-    recipes = [load_recipe(name, args.data_dir.resolve()) for name in args.data_sets]
+    recipes = [load_paper_recipe(name, args.data_dir.resolve()) for name in args.data_sets]
     splits = {recipe.name: recipe.splits(args.dataset_download) for recipe in recipes}
     sizes = {name: tuple(map(len, both)) for name, both in splits.items()}
     for recipe in recipes:

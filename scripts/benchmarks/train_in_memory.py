@@ -1,8 +1,8 @@
 """Train by a recipe of timm's train.py, with all images in the memory of the device.
 
 A GPU crops, flips and erases small images faster, a batch at a time, than timm's data loaders prepare them one by one.
-This script reads the same YAML, and writes `summary.csv`, and `last.pth.tar` after each epoch. What it can't do, it
-refuses. Repeat the command to resume a training.
+This script reads the same YAML, and writes `args.yaml`, `summary.csv`, and `last.pth.tar` after each epoch. What it
+can't do, it refuses. Repeat the command to resume a training.
 
 Crops are drawn as in train.py, except that a box that is too wide or too high is cut to the image, where timm draws
 another. All images of a folder must have the size of the recipe's `input_size`.
@@ -16,6 +16,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 import timm
 import torch
 import torch.nn.functional as F
+import yaml
 from timm.utils import random_seed, update_summary
 from torch import nn
 from torchvision.transforms.v2.functional import pil_to_tensor
@@ -24,7 +25,7 @@ from tqdm import tqdm
 from scripts.benchmarks.common import command
 from scripts.benchmarks.common.augment import Normalize, crop_and_flip, erase
 from scripts.benchmarks.common.images import load_split
-from scripts.benchmarks.common.recipe import load_recipe
+from scripts.benchmarks.common.recipe import load_own_recipe
 from scripts.benchmarks.common.step import BF16, FP32, autocast
 from scripts.benchmarks.common.training import create_learner, load_state, save_state
 from timm_wavemix.checkpoints import load_checkpoint
@@ -144,6 +145,7 @@ def train(recipe: Dict[str, Any], data: Path, folder: Path, device: torch.device
         state = load_earlier(file, recipe)
         learner.load(state)
         start = state['epoch'] + 1
+    command.write_text_whole(folder / 'args.yaml', yaml.safe_dump(recipe, sort_keys=False))
 
     def batches(epoch: int) -> Iterator[Tuple[torch.Tensor, torch.Tensor]]:
         return augmented_batches(recipe, normalize, images, labels)
@@ -163,7 +165,7 @@ def train(recipe: Dict[str, Any], data: Path, folder: Path, device: torch.device
 
 def work(args: argparse.Namespace) -> List[Path]:
     torch.backends.cudnn.benchmark = True  # as timm's train.py
-    recipe = load_recipe(args.config)
+    recipe = load_own_recipe(args.config)
     folder = args.output / args.experiment
     folder.mkdir(parents=True, exist_ok=True)
     train(recipe, args.data_dir, folder, args.device, args.initial_checkpoint)

@@ -11,6 +11,7 @@ import statistics
 import tempfile
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -23,13 +24,13 @@ from timm.data import create_transform, resolve_model_data_config
 import timm_wavemix  # noqa: F401  registers the models
 from scripts.benchmarks.common import command, report
 from scripts.benchmarks.common.browser import chromium, open_page, serve
+from scripts.demo import image_mode, load_test_images
 from timm_wavemix import web
 from timm_wavemix.export import export
 
 NAME = 'web'
 MODELS = 'wavemix_16_5', 'wavemix_lite_8_5'
-TEST_IMAGES = command.ROOT / 'scripts' / 'images' / 'test_images.png'
-SIDE = 28  # pixels of an image in it
+SHIPPED = [name.split('.')[0] for name in timm.list_models('*.fashion_mnist', module='wavemix', pretrained=True)]
 SIZES = (28, 28), (64, 64), (200, 150), (240, 320)  # width and height that the test images are enlarged to
 RESIZERS = 'page', 'canvas high', 'canvas low'
 
@@ -95,14 +96,6 @@ class Report:
         return cls(**{**values, 'pages': [Page(**page) for page in values['pages']]})
 
 
-def test_images(count: int) -> List[Image.Image]:
-    """Images from all classes in turn."""
-    sheet = Image.open(TEST_IMAGES)
-    columns, rows = sheet.width // SIDE, sheet.height // SIDE
-    corners = [(SIDE * (i // rows), SIDE * (i % rows)) for i in range(min(count, columns * rows))]
-    return [sheet.crop((x, y, x + SIDE, y + SIDE)) for x, y in corners]
-
-
 def in_page(browser: Any, script: str, *args: Any) -> List[float]:
     result = browser.execute_async_script(script, *args)
     if isinstance(result, str):
@@ -113,7 +106,7 @@ def in_page(browser: Any, script: str, *args: Any) -> List[float]:
 def agreement(browser: Any, model: torch.nn.Module, how: str, images: Sequence[Image.Image]) -> float:
     """Percentage of the images, sent as PNG, to which the page and Python give the same class."""
     config = resolve_model_data_config(model)
-    transform, mode = create_transform(**config), 'L' if config['input_size'][0] == 1 else 'RGB'
+    transform, mode = create_transform(**config), image_mode(model)
     with torch.inference_mode():
         expected = model(torch.stack([transform(image.convert(mode)) for image in images])).argmax(1).tolist()
     classes = []
@@ -139,7 +132,7 @@ def measure_page(browser: Any, name: str, folder: Path, rounds: int, images: int
             load_times.append(browser.execute_script('return performance.now()'))
             for kind, times in run_times.items():
                 times += in_page(browser, TIME, kind, 20)
-        small = test_images(images)
+        small = list(chain(*zip(*load_test_images())))[:images]  # from all classes in turn
         by_size = {f'{w}x{h}': [image.resize((w, h), Image.Resampling.BICUBIC) for image in small] for w, h in SIZES}
         agreements = {
             how: {size: agreement(browser, model, how, enlarged) for size, enlarged in by_size.items()}
@@ -202,11 +195,13 @@ def markdown(results: Report, stem: Path) -> str:
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     parser = command.make_parser(NAME, __doc__)
-    parser.add_argument('--models', nargs='+', default=MODELS, help='models to export (default: %(default)s)')
+    parser.add_argument(
+        '--models', nargs='+', choices=SHIPPED, default=MODELS, metavar='NAME',
+        help=f'models to export, of {", ".join(SHIPPED)} (default: {", ".join(MODELS)})')
     parser.add_argument('--calibration', metavar='DIR', type=Path, help='training images, for the int8 models')
     parser.add_argument('--images', type=command.positive_int, default=500, help='test images (default: %(default)s)')
     command.add_rounds_argument(parser)
-    command.add_output_arguments(parser, 'docs/results/web')
+    command.add_output_arguments(parser, NAME)
     command.run(parser, partial(report.work, NAME, Report.from_json, measure, markdown, None), argv)
 
 

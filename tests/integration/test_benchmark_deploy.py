@@ -188,22 +188,22 @@ def test_folders_that_are_missing_are_named(tmp_path):
 def test_processes_of_two_runtimes_give_the_same_classes_and_one_that_dies_says_so(tmp_path, fashion_mnist):
     pytest.importorskip('onnxruntime')
     files, remarks = script.write_files('wavemix_lite_8_5', ['eager', 'onnx'], fashion_mnist, tmp_path)
-    images, labels = script.test_images('wavemix_lite_8_5', fashion_mnist, tmp_path)
+    images, labels = script.load_test_images('wavemix_lite_8_5', fashion_mnist, tmp_path)
     classes, memory = {}, {}
     for runtime, file in files.items():
         process = Process(runtime, 'wavemix_lite_8_5', file, 1)
         classes[runtime] = process.ask(do='classify', images=str(images), step=2)
         assert len(process.ask(do='time', shape=(2, 1, 28, 28), calls=3)) == 3
-        memory[runtime] = process.ask(do='tell memory')
+        memory[runtime] = process.ask(do='memory')
         process.process.kill()
         process.process.wait()
         with pytest.raises(RuntimeError, match='signal 9'):
-            process.ask(do='tell memory')
+            process.ask(do='memory')
         process.close()
     assert not remarks and classes['eager'] == classes['onnx']
     assert script.percentage(classes['eager'], labels[::2]) >= 80.
     assert memory['onnx'] < memory['eager'] / 2  # it has no torch
     process = Process('onnx', 'wavemix_lite_8_5', tmp_path / 'absent.onnx', 1)
     with pytest.raises(RuntimeError, match='absent'):
-        process.ask(do='tell memory')
+        process.ask(do='memory')
     process.close()

@@ -15,7 +15,7 @@ from torchvision.datasets import CIFAR10
 
 from conftest import randomize_batch_norms
 from hub_server import Repo
-from scripts import convert_official
+from scripts.benchmarks import convert_official
 from scripts.benchmarks.models import reference
 from timm_wavemix import checkpoints
 from timm_wavemix.hub.metadata import hub_configs, read_metadata
@@ -244,7 +244,7 @@ def test_a_pickle_that_would_run_code_is_refused(hub, tmp_path, save, where):
     assert not evil.exists() and not out.exists()
 
 
-# scripts/convert_official.py
+# convert_official
 
 def test_a_converted_folder_is_the_model(tmp_path):
     name, folder = 'wavemix_lite_256_8.cifar100', tmp_path / 'new' / 'folder'

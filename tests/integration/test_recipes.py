@@ -15,11 +15,12 @@ import torch
 import yaml
 from PIL import Image
 
-from scripts import prepare_paper_data
+from conftest import status_of
+from scripts.benchmarks import prepare_paper_data
 from scripts.benchmarks.common import paper_recipes
 from scripts.benchmarks.common.command import ROOT
 from scripts.benchmarks.common.paper import DATA_SETS, PAPER, TOP1
-from scripts.benchmarks.common.recipe import load_recipe
+from scripts.benchmarks.common.recipe import load_own_recipe
 
 FOLDERS = {
     folder: {file: yaml.safe_load(file.read_text(encoding='utf-8'))
@@ -107,7 +108,7 @@ def test_recipes_of_a_folder_share_all_settings_but_their_own(folder):
 
 @pytest.mark.parametrize('file', [*FOLDERS['own'], *FOLDERS['peers']], ids=lambda file: file.stem)
 def test_our_recipes_can_be_done_by_the_command_at_their_head(file):
-    recipe = load_recipe(file)
+    recipe = load_own_recipe(file)
     for module in recipe['device_modules']:
         import_module(module)
     model = timm.create_model(
@@ -143,7 +144,7 @@ def test_protocol_is_that_of_section_4_3_and_the_model_can_be_built(name):
     size = settings['input_size'][1]
     assert settings['model_kwargs'].get('stem_stride', 1) == (1 if size <= 64 else 2)
     assert len(settings['mean']) == len(settings['std']) == settings['input_size'][0]
-    recipe = paper_recipes.load_recipe(name, Path('data'))
+    recipe = paper_recipes.load_paper_recipe(name, Path('data'))
     assert paper_recipes.model_kwargs(settings['model'], recipe) == settings['model_kwargs']
     with torch.device('meta'):
         model = paper_recipes.create_model(settings['model'], recipe)
@@ -152,7 +153,7 @@ def test_protocol_is_that_of_section_4_3_and_the_model_can_be_built(name):
 
 @pytest.mark.parametrize('name, size', [('cifar10', 32), ('mnist', 28), ('tiny_imagenet', 64)])
 def test_levels_reduce_the_image_to_2x2(name, size):
-    recipe = paper_recipes.load_recipe(name, Path('data'))
+    recipe = paper_recipes.load_paper_recipe(name, Path('data'))
     assert paper_recipes.model_kwargs('wavemix_16_5', recipe)['levels'] == {28: 4, 32: 4, 64: 5}[size]
     assert 'levels' not in paper_recipes.model_kwargs('wavemix_lite_128_7', recipe)
 
@@ -207,8 +208,7 @@ def test_svhn_is_written_as_image_folders(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('torchvision.datasets.svhn.check_integrity', lambda *_: True)
         patch.setattr(prepare_paper_data.SVHN, '_check_integrity', lambda self: True)
-        patch.setattr(sys, 'argv', ['', 'svhn', str(tmp_path / 'out'), '--source', str(tmp_path)])
-        prepare_paper_data.main()
+        assert status_of(prepare_paper_data.main, 'svhn', tmp_path / 'out', '--source', tmp_path) == 0
     dataset = timm.data.create_dataset('', str(tmp_path / 'out'), split='test')
     assert len(dataset) == 12
     for image, label in dataset:
@@ -217,14 +217,12 @@ def test_svhn_is_written_as_image_folders(tmp_path):
 
 
 @pytest.mark.parametrize('name, content', [('stl10', None), ('emnist_letters', b'no idx file')])
-def test_data_that_are_missing_or_damaged_end_in_one_sentence(tmp_path, monkeypatch, name, content):
+def test_data_that_are_missing_or_damaged_end_in_one_sentence(tmp_path, name, content):
     if content:
         raw = tmp_path / 'EMNIST' / 'raw'
         raw.mkdir(parents=True)
         for split in 'train', 'test':
             for kind in 'images-idx3', 'labels-idx1':
                 (raw / f'emnist-letters-{split}-{kind}-ubyte').write_bytes(content)
-    monkeypatch.setattr(sys, 'argv', ['', name, str(tmp_path / 'out'), '--source', str(tmp_path)])
-    with pytest.raises(SystemExit, match=f'{name} in .*--download') as e:
-        prepare_paper_data.main()
-    assert '\n' not in str(e.value) and not (tmp_path / 'out').exists()
+    message = status_of(prepare_paper_data.main, name, tmp_path / 'out', '--source', tmp_path)
+    assert name in message and '--download' in message and '\n' not in message and not (tmp_path / 'out').exists()

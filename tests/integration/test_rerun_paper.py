@@ -32,7 +32,7 @@ def run(tmp_path, capsys):
 def no_steps(request, monkeypatch):
     """A step takes 36 seconds, without being measured."""
     if 'real' not in request.node.name:
-        monkeypatch.setattr(script, 'step_seconds', lambda *_: 36.)
+        monkeypatch.setattr(script, 'update_seconds', lambda *_: 36.)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_dry_run_prints_the_cost_and_trains_nothing(run, fake_train, tmp_path):
 def test_a_part_has_its_number_of_images_of_all_classes_alike_with_their_labels(
         name, classes, tmp_path, disk_without_checksums):  # noqa: F811
     write_data(name, tmp_path / 'data' / name)
-    recipe = paper_recipes.load_recipe(name, tmp_path / 'data')
+    recipe = paper_recipes.load_paper_recipe(name, tmp_path / 'data')
     splits = recipe.splits(download=False)
     part = paper_recipes.write_part(recipe, splits, 20, tmp_path / 'part')
     for split, whole in zip(part.splits(download=False), splits):
@@ -120,7 +120,7 @@ def test_a_folder_without_splits_is_refused(run, tmp_path):
 
 def test_images_and_models_of_other_channels_are_refused(tmp_path, monkeypatch, disk_without_checksums):  # noqa: F811
     write_data('mnist', tmp_path / 'data' / 'mnist')
-    recipe = paper_recipes.load_recipe('mnist', tmp_path / 'data')
+    recipe = paper_recipes.load_paper_recipe('mnist', tmp_path / 'data')
     create = paper_recipes.timm.create_model
     monkeypatch.setattr(
         paper_recipes.timm, 'create_model', lambda *args, **kwargs: create(*args, **{**kwargs, 'in_chans': 3}))

@@ -38,8 +38,8 @@ def test_a_script_imports_by_absolute_names_from_its_own_room(file):
         node, (ast.Import, ast.ImportFrom))]
     assert not any(getattr(node, 'level', 0) for node in imports)
     names = {name.name for node in imports for name in node.names} | {getattr(node, 'module', '') for node in imports}
-    if 'benchmarks' not in file.parts and file.stem not in ('prepare_paper_data', 'convert_official'):
-        assert not any(name.startswith('scripts') for name in names)  # only these need `python -m`
+    if 'benchmarks' not in file.parts:
+        assert not any(name.startswith('scripts') for name in names)  # and runs by its path
 
 
 def test_demo_runs_by_its_path():

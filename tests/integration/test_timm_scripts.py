@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import prepare_fashion_mnist
 import pytest
 import timm
 import torch
@@ -23,6 +22,7 @@ import yaml
 from PIL import Image
 
 import timm_wavemix  # noqa: F401  registers the models
+from scripts import prepare_fashion_mnist
 
 ROOT = Path(__file__).parents[2]
 DEBIAN_FOLDER = Path('/usr/share/datasets/fashion-mnist')
@@ -297,7 +297,7 @@ def test_train_py_knows_every_setting_of_our_recipes(checkout):
     options = subprocess.run(
         [sys.executable, '-c', 'import train; print(*(action.dest for action in train.parser._actions))'],
         env={**os.environ, 'PYTHONPATH': str(checkout)}, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-    recipes = list((ROOT / 'scripts' / 'recipes').glob('*.yaml'))
+    recipes = list((ROOT / 'scripts' / 'recipes').rglob('*.yaml'))
     assert len(recipes) >= 8
     for file in recipes:
         assert set(yaml.safe_load(file.read_text(encoding='utf-8'))) <= set(options), file.name

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scripts import convert_official
+from scripts.benchmarks import convert_official
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,7 +17,7 @@ def test_official_yml_verifies_all_weights_every_week(monkeypatch):
     assert int(minute) < 60 and int(hour) < 24
     *_, last = workflow['jobs']['verify']['steps']
     _, module, name, *args = shlex.split(last['run'])
-    assert (module, name) == ('-m', 'scripts.convert_official')
+    assert (module, name) == ('-m', 'scripts.benchmarks.convert_official')
     asked = []
     monkeypatch.setattr(convert_official, 'verify', lambda names, *rest: asked.extend(names) or True)
     monkeypatch.setattr('sys.argv', [name, *args])

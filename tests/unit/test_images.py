@@ -40,7 +40,7 @@ READERS = {
     'training in memory': lambda data: train_in_memory.load_images(data, 'train', (1, 28, 28), 10),
     'accuracy': lambda data: robustness.corrupted_accuracy(
         deploy.create('wavemix_lite_8_5'), robustness.corruptions()['clean'], data, torch.device('cpu')),
-    'runtimes': lambda data: deploy.test_images('wavemix_lite_8_5', data, data),
+    'runtimes': lambda data: deploy.load_test_images('wavemix_lite_8_5', data, data),
 }
 
 

@@ -119,6 +119,7 @@ def test_a_training_that_was_cut_off_goes_on_to_the_same_end(monkeypatch, folder
     for key in 'state_dict', 'state_dict_ema':
         assert all(torch.equal(v, cut[key][k]) for k, v in whole[key].items())
     assert not all(torch.equal(v, whole['state_dict_ema'][k]) for k, v in whole['state_dict'].items())
+    assert yaml.safe_load((folder / 'out/cut/args.yaml').read_text()) == cut['args']
     lines = (folder / 'out/cut/summary.csv').read_text().splitlines()
     assert lines == (folder / 'out/whole/summary.csv').read_text().splitlines() and len(lines) == 4
 

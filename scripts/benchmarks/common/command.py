@@ -11,6 +11,7 @@ from typing import Any, Callable, Iterable, Optional, Sequence
 
 import torch
 
+from scripts.demo import torch_device
 from timm_wavemix.checkpoints import one_line
 
 ROOT = Path(__file__).parents[3]  # of the checkout
@@ -63,16 +64,6 @@ def output_stem(text: str) -> Path:
     if Path(text).suffix in ('.json', '.md', '.png'):
         raise argparse.ArgumentTypeError(f"the files of '{text}' get suffixes of their own: leave this one out.")
     return output_file(text)
-
-
-def torch_device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (AssertionError, RuntimeError) as error:  # a torch without CUDA fails an assertion
-        raise argparse.ArgumentTypeError(
-            f"torch cannot use '{name}' here ({error}): leave it out, or name 'cpu'.") from error
-    return device
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Trainings of several models on one image folder that are alike in all but the model.
+"""Trainings of several models on one image folder that differ only in the model.
 
 Their folder has steps.json with the seconds of a step of each model, and a state of each training, from which it goes
 on.
@@ -25,6 +25,7 @@ import scripts.benchmarks.models.baselines  # noqa: F401  registers the models
 import timm_wavemix  # noqa: F401  registers the models
 from scripts.benchmarks.common import command
 from scripts.benchmarks.common.images import ImageFolder, accuracy, balanced_subset
+from scripts.benchmarks.common.report import error_text
 from scripts.benchmarks.common.step import autocast
 from scripts.benchmarks.common.timing import alternate, seconds_of
 from scripts.benchmarks.common.training import Learner, create_learner, load_state, save_state
@@ -246,10 +247,6 @@ def measure_steps(runs: Sequence[Run], bench: Bench) -> Tuple[Dict[str, float], 
     steps.update({name: statistics.median(values) for name, values in seconds.items()})
     command.write_text_whole(file, json.dumps(steps, indent=1))
     return steps, {name: error_text(error) for name, error in errors.items()}
-
-
-def error_text(error: Exception) -> str:
-    return f'{type(error).__name__}: {error}'.partition('\n')[0]
 
 
 def updates_of(budget: str, step: float, settings: Settings) -> int:

@@ -1,4 +1,4 @@
-"""The report of trainings that are alike in all but the model."""
+"""The report of trainings that differ only in the model."""
 import math
 import statistics
 from itertools import combinations
@@ -85,7 +85,7 @@ def budget_title(budget: str, settings: Settings) -> str:
 
 
 def errors(rows: Sequence[Row]) -> List[str]:
-    return [f'`{row.name}` failed: {row.error}' for row in rows if row.error]
+    return [f'`{row.name}`: {row.error}' for row in rows if row.error]
 
 
 def draw(results: Report, family: Callable[[Row], str]) -> 'Figure':

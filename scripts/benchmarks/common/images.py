@@ -5,7 +5,7 @@ from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import torch
 from PIL import Image
-from timm.data import ImageDataset, resolve_model_data_config
+from timm.data import ImageDataset
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
@@ -75,11 +75,6 @@ def balanced_subset(dataset: ImageDataset, images: Optional[int], seed: int) -> 
         raise ValueError(
             f"'{dataset.reader.root}' has {len(targets)} images, not {images}: ask for no more, or for 'all'.")
     return Subset(dataset, balanced_order(targets, seed)[:images])
-
-
-def image_mode(model: nn.Module) -> str:
-    """The mode of Pillow that images of this model have: 'L' for one channel, else 'RGB'."""
-    return 'L' if resolve_model_data_config(model)['input_size'][0] == 1 else 'RGB'
 
 
 def accuracy(model: nn.Module, dataset: Dataset, device: Union[str, torch.device] = 'cpu') -> float:

@@ -1,6 +1,5 @@
 """Measure models on random images, in alternating rounds: parameters, memory and speed."""
 import math
-import re
 import statistics
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,20 +13,18 @@ from tqdm import tqdm
 
 from scripts.benchmarks.common.memory import inference_bytes, saved_bytes
 from scripts.benchmarks.common.paper import PAPER
+from scripts.benchmarks.common.report import error_text
 from scripts.benchmarks.common.step import BF16, FP32, INFERENCE, MEMORY_FORMATS, MODES, PRECISIONS, TRAIN, step
 from scripts.benchmarks.common.timing import alternate, seconds_of, times_as_fast
 
-METHOD = """\
-Everything runs in one process, on random images, with 10 classes. In a round each model is timed once, so a machine
-that slows down slows all models. A ratio of speeds is the median of the rounds' ratios. Each model runs in its faster
-memory format, NCHW or channels_last, which two warm-up steps of each decide. A training step is a forward and a
-backward pass, without the optimizer. Nothing is compiled.
-
+TIMING = """\
+Everything runs in one process, on random images, with 10 classes. In each of {rounds} rounds, each model is timed once,
+so a machine that slows down slows all models. Each model runs in its faster memory format, NCHW or channels_last, which
+two warm-up steps of each decide. A training step is a forward and a backward pass, without the optimizer. Nothing is
+compiled."""
+MEMORY = """\
 Memory is what the forward pass keeps for the backward pass, the largest part of what training takes: the bytes of every
-storage that autograd saves. Parameters and buffers do not count; the bf16 copies of parameters that autocast makes do.
-No model recomputes activations unless a column says `set_grad_checkpointing`. GMACs are counted for the forward pass of
-one image: half of what torch's FlopCounterMode counts, matrix products and convolutions, without the Fourier transforms
-of the FNets."""
+storage that autograd saves. Parameters and buffers do not count."""
 BUDGET = 16 * 2 ** 30  # bytes, the memory of the paper's GPU
 MIN_SECONDS = 0.2  # of a timing; a step that takes less is repeated
 CHECKPOINTED = 'set_grad_checkpointing'
@@ -114,16 +111,6 @@ class Results:
     def models(self) -> List[str]:
         """The models of the paper's tables that were measured, without other implementations of them."""
         return [cost.model for cost in self.costs if cost.model in PAPER]
-
-
-def error_text(error: Exception) -> str:
-    """The kind of an error, and its first line."""
-    message = str(error).partition('\n')[0]
-    if isinstance(error, TimeoutError):
-        return f'out of time: {message}'
-    if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", message):
-        return f'out of memory: {message}'
-    return f'failed: {message}'
 
 
 # Cost

@@ -65,7 +65,7 @@ class Recipe:
         return splits
 
 
-def load_recipe(name: str, data_dir: Path) -> Recipe:
+def load_paper_recipe(name: str, data_dir: Path) -> Recipe:
     settings = yaml.safe_load((RECIPES / f'{name}.yaml').read_text(encoding='utf-8'))
     return Recipe(name, settings, data_dir / name)
 

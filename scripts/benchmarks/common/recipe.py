@@ -47,7 +47,7 @@ NEEDED = dict(
 OPTIONAL = dict(device_modules=TEXTS, model_kwargs=MAPPING)
 
 
-def load_recipe(file: Path) -> Dict[str, Any]:
+def load_own_recipe(file: Path) -> Dict[str, Any]:
     """Read a recipe.
 
     Raises:

@@ -76,6 +76,16 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return '\n'.join(f'| {" | ".join(cells)} |' for cells in (header, ['---'] * len(header), *rows))
 
 
+def error_text(error: Exception) -> str:
+    """The kind of an error, and its first line."""
+    message = str(error).partition('\n')[0]
+    if isinstance(error, TimeoutError):
+        return f'out of time: {message}'
+    if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", message):
+        return f'out of memory: {message}'
+    return f'failed: {message or type(error).__name__}'
+
+
 def pages(parts: Iterable[str]) -> str:
     """The paragraphs of a document."""
     return '\n\n'.join(parts) + '\n'

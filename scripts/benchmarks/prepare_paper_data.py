@@ -2,20 +2,21 @@
 
 torchvision reads it, and downloads it if asked to. Classes get the order of its labels. EMNIST's images are written as
 they are stored, with rows and columns exchanged. Caltech-256 has no split of its own: every fifth image of a class goes
-to test/. A run that was cut off can be started again. Run it from the checkout's root, by
-`python -m scripts.prepare_paper_data`.
+to test/. A run that was cut off can be started again.
 """
 import argparse
-import sys
 from pathlib import Path
-from typing import Any, Dict, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch.utils.data import Dataset
 from torchvision.datasets import EMNIST, STL10, SVHN, Caltech256
 
+from scripts.benchmarks.common import command
 from scripts.prepare_fashion_mnist import write_split
+from timm_wavemix.checkpoints import one_line
 
+NAME = 'prepare_paper_data'
 DATASETS = (
     'emnist_byclass', 'emnist_bymerge', 'emnist_letters', 'emnist_digits', 'emnist_balanced', 'svhn', 'stl10',
     'caltech256')
@@ -54,39 +55,29 @@ def load(name: str, root: Path, download: bool = False) -> Dict[str, Split]:
     return splits
 
 
-def main() -> None:
-    description, epilog = __doc__.split('\n\n', 1)
-    parser = argparse.ArgumentParser(
-        prog='python -m scripts.prepare_paper_data',
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument('name', metavar='NAME', choices=DATASETS, help=', '.join(DATASETS))
-    parser.add_argument('out', metavar='OUT', type=Path, help='folder to write train and test in')
-    parser.add_argument(
-        '--source',
-        metavar='DIR',
-        type=Path,
-        default=Path(torch.hub.get_dir(), 'datasets'),
-        help="folder that torchvision keeps its data sets in (default: datasets/ in torch.hub's cache)",
-    )
-    parser.add_argument('--download', action='store_true', help='download what is missing in that folder')
-    args = parser.parse_args()
+def work(args: argparse.Namespace) -> List[Path]:
     try:
         splits = load(args.name, args.source, args.download)
     except ImportError as error:
-        sys.exit(f'{parser.prog}: {error}: `pip install scipy`.')
+        raise ImportError(f'{error}: `pip install scipy`') from error
     except Exception as error:  # torchvision's readers raise anything from AssertionError to zlib.error
-        sys.exit(
-            f'{parser.prog}: torchvision cannot read {args.name} in {args.source}: pass --download, or the right '
-            f'folder as --source ({" ".join(str(error).split()) or type(error).__name__}).')
-    try:
-        for split, (dataset, indices) in splits.items():
-            write_split(args.out / split, dataset, indices)
-            print(f'{args.out / split}: {len(indices)} images')
-    except (OSError, ValueError) as error:
-        sys.exit(f'{parser.prog}: {error}')
+        raise ValueError(
+            f'torchvision cannot read {args.name} in {args.source}: pass --download, or the right folder as --source '
+            f'({one_line(error)})') from error
+    for split, (dataset, indices) in splits.items():
+        write_split(args.out / split, dataset, indices)
+    return [args.out / split for split in splits]
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    parser = command.make_parser(NAME, __doc__)
+    parser.add_argument('name', metavar='NAME', choices=DATASETS, help=', '.join(DATASETS))
+    parser.add_argument('out', metavar='OUT', type=Path, help='folder to write train and test in')
+    parser.add_argument(
+        '--source', metavar='DIR', type=Path, default=Path(torch.hub.get_dir(), 'datasets'),
+        help="folder that torchvision keeps its data sets in (default: datasets/ in torch.hub's cache)")
+    parser.add_argument('--download', action='store_true', help='download what is missing in that folder')
+    command.run(parser, work, argv, 'the same command goes on from there')
 
 
 if __name__ == '__main__':

@@ -8,7 +8,6 @@ those of their package (`pip install wavemix`), the licence with the one that we
 the test images, which are downloaded too, with the authors' figure. NAME limits it to one file.
 """
 import argparse
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import List, Optional
@@ -20,6 +19,7 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 from torchvision.datasets import CIFAR10
 
+from scripts.benchmarks.common import command
 from scripts.benchmarks.common.images import accuracy
 from scripts.benchmarks.models.reference import authors_model
 from timm_wavemix.checkpoints import load_source, read_weights, registered_cfg, weights_of
@@ -27,6 +27,7 @@ from timm_wavemix.hub.files import write_files
 from timm_wavemix.hub.metadata import hub_configs, read_metadata
 from timm_wavemix.hub.push import repo_id
 
+NAME = 'convert_official'
 MAX_LOGIT_ERROR = 1e-4  # of the norm of the authors' logits
 MAX_TOP1_ERROR = 0.05  # points: their figure has two digits
 
@@ -121,8 +122,26 @@ def verify(names: List[str], data: Path) -> bool:
     return all_right
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def work(args: argparse.Namespace) -> List[Path]:
+    if args.verify and (args.folder or args.repo_id or args.checkpoint):
+        raise argparse.ArgumentError(None, '--verify goes with NAME and --data-dir only.')
+    if not args.verify and not (args.name and args.folder and args.repo_id):
+        raise argparse.ArgumentError(
+            None, 'the following arguments are required: name, folder, --repo-id (or --verify)')
+    if args.checkpoint and not args.checkpoint.is_file():
+        raise argparse.ArgumentError(None, f"--checkpoint: there is no file '{args.checkpoint}'.")
+    if args.name:
+        _check_name(args.name)
+    if not args.verify:
+        convert(args.name, args.folder, args.repo_id, args.checkpoint)
+        return sorted(args.folder.iterdir())
+    if not verify([args.name] if args.name else published(), args.data_dir):
+        raise RuntimeError('not all files are as they should be')
+    return []
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    parser = command.make_parser(NAME, __doc__)
     parser.add_argument('name', nargs='?', help='model and tag, such as wavemix_192_16_l3_p4.in1k')
     parser.add_argument('folder', nargs='?', type=Path, help='folder to write')
     parser.add_argument(
@@ -132,24 +151,7 @@ def main() -> None:
     parser.add_argument(
         '--data-dir', type=Path, default=Path(torch.hub.get_dir()) / 'datasets',
         help='folder for CIFAR-10 (default: %(default)s)')
-    args = parser.parse_args()
-    if args.verify and (args.folder or args.repo_id or args.checkpoint):
-        parser.error('--verify goes with NAME and --data-dir only.')
-    if not args.verify and not (args.name and args.folder and args.repo_id):
-        parser.error('the following arguments are required: name, folder, --repo-id (or --verify)')
-    if args.checkpoint and not args.checkpoint.is_file():
-        parser.error(f"--checkpoint: there is no file '{args.checkpoint}'.")
-    try:
-        if args.verify:
-            if args.name:
-                _check_name(args.name)
-            if not verify([args.name] if args.name else published(), args.data_dir):
-                sys.exit(f'{parser.prog}: not all files are as they should be.')
-            return
-        convert(args.name, args.folder, args.repo_id, args.checkpoint)
-    except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"{parser.prog}: {' '.join(str(error).split())}")
-    print(f'{args.folder}: {", ".join(sorted(path.name for path in args.folder.iterdir()))}')
+    command.run(parser, work, argv)
 
 
 if __name__ == '__main__':
