@@ -15,9 +15,8 @@ from timm.models import get_pretrained_cfg_value, save_for_hf
 
 from ..checkpoints import IMAGE_MODES, Source, blame, config_of, is_name, is_own, load_source, read_weights, weights_of
 from .card import make_card
-from .metadata import check_text, hub_configs, label_list, read_metadata
+from .metadata import HPARAMS, check_text, hub_configs, label_list, read_metadata
 
-HPARAMS = 'train_hparams.yaml'  # as timm's own repositories have it
 PRIVATE_KEY = re.compile(
     'auth|credential|email|key|passw|secret|token|user|wandb|^config$|^data$|dir$|device|distributed|'
     'initial_checkpoint|map$|output|path|rank|resume|url|world_size', re.IGNORECASE)

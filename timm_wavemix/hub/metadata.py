@@ -6,6 +6,7 @@ from typing import Any, Dict, List
 import yaml
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+HPARAMS = 'train_hparams.yaml'  # the file of a training's arguments, as timm's own repositories have it
 SECTIONS = 'dataset', 'weights', 'preprocessing', 'training', 'metrics', 'use'
 RELATIONS = {  # of the Hub, with what the card says
     'adapter': 'Adapter for', 'finetune': 'Fine-tuned from', 'merge': 'Merged from', 'quantized': 'Quantized from'}

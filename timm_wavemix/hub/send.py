@@ -10,7 +10,7 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.hf_api import ModelInfo
 
 from .errors import explain, is_refusal
-from .files import HPARAMS
+from .metadata import HPARAMS
 
 TITLE = 'Push the model with timm_wavemix'  # of commits and pull requests
 WAITS = 0, 2, 4  # seconds before each look for a commit whose answer was lost: a slow server may still make it
