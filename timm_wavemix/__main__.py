@@ -33,7 +33,7 @@ example: %(prog)s train.py --model wavemix_16_5 --data-dir DIR''',
     parser.add_argument('script', metavar='SCRIPT', help='path of a Python script, which gets all ARGS')
     script = parser.parse_args(sys.argv[1:2]).script  # the rest is not ours, argparse would drop a '--' from it
     if not os.path.isfile(script):
-        parser.exit(2, f"{prog}: there is no script '{script}': name another path. `{prog} clone-timm` gets timm's.\n")
+        parser.exit(2, f"{prog}: there is no script or command '{script}'. `{prog} clone-timm` gets timm's scripts.\n")
 
     # importing this package has registered the models. Now be what `python SCRIPT ARGS` would be.
     del sys.argv[0]

@@ -83,6 +83,8 @@ def load_source(source: str, use_ema: bool = False, weights: Optional[Path] = No
         model = timm.create_model(source, pretrained=True).eval()
         return Source(model, model.state_dict())
     if path.is_dir():
+        if not (path / 'config.json').is_file():
+            raise ValueError(f"'{path}' is not a folder of save_for_hf: name one, or the file of a checkpoint in it.")
         return _load_folder(path, read_weights(path), str(path))
     if source.startswith('hf-hub:'):
         repo_id = source.partition(':')[2]
@@ -265,7 +267,7 @@ def read_weights(path: Path) -> Any:
         elif cached := re.search('/models--(.+?)--(.+)/snapshots/', file.as_posix()):
             fault = f'is damaged: remove it with `hf cache rm model/{cached[1]}/{cached[2]}`'
         else:
-            fault = f'is damaged or holds no weights ({type(error).__name__}): write or fetch it again'
+            fault = f'is not a file of weights, or is damaged ({type(error).__name__}): name another, or write it again'
         raise ValueError(f"'{file}' {fault}.") from error
 
 

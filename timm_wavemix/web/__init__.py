@@ -92,7 +92,7 @@ def copy_runtime(folder: Path, package: Optional[Path] = None) -> None:
 def _copy_examples(source: Path, target: Path) -> List[Dict[str, str]]:
     files = sorted(path for path in source.glob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
-        raise FileNotFoundError(f"'{source}' has no PNG, JPEG or WebP files: name a folder with images for --examples.")
+        raise FileNotFoundError(f"'{source}' itself has no PNG, JPEG or WebP files: name another for --examples.")
     target.mkdir()
     for path in files:
         shutil.copyfile(path, target / path.name)
@@ -126,7 +126,7 @@ def _page_data(model: nn.Module, metadata_file: Optional[Path]) -> Dict[str, Any
         ('Every image', 'gets one of these classes, even if it shows something else'),
         ('Made for', use.get('intended')),
         ('Limits', use.get('limits')),
-        ('Trained on', dataset.get('name')),
+        ('Data set', dataset.get('name')),
         ('Top-1 accuracy', f'{metrics["top1"]} % ({metrics.get("source", "measured")})' if 'top1' in metrics else None),
         ('Image size', f'{width}x{height} pixels, {"colour" if channels == 3 else "grey"}'),
         ('Licence', license_id),
