@@ -257,7 +257,8 @@ class WaveMix(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
         self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool)
+        first = next(self.parameters())
+        self.head.reset(num_classes, global_pool, device=first.device, dtype=first.dtype)
         self.head_hidden_size = self.head.num_features
 
     def forward_intermediates(
