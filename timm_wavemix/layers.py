@@ -130,18 +130,15 @@ class WaveletMlp(nn.Module):
         return x
 
 
-def _add_overlap(x: torch.Tensor, size: int, dim: int) -> torch.Tensor:
-    """Add the first and the last of the `size` pixels of every cell to its neighbours'.
-
-    The cells lie along the dimension `dim`, their pixels along the one after it.
-    """
-    parts = x.split([1, 1, size - 4, 1, 1], dim=dim + 1)  # a traced one cannot be unpacked
-    rest = x.shape[dim] - 1
-    none = torch.zeros_like(parts[0].narrow(dim, 0, 1))
+def _add_overlap(x: torch.Tensor, size: int, cell_dim: int, pixel_dim: int) -> torch.Tensor:
+    """Add the first and the last of the `size` pixels of every cell to its neighbours', along one dimension."""
+    parts = x.split([1, 1, size - 4, 1, 1], dim=pixel_dim)  # a traced one cannot be unpacked
+    rest = x.shape[cell_dim] - 1
+    none = torch.zeros_like(parts[0].narrow(cell_dim, 0, 1))
     # concatenated: no converter for phones knows negative padding
-    first = parts[1] + torch.cat([none, parts[4].narrow(dim, 0, rest)], dim=dim)
-    last = parts[3] + torch.cat([parts[0].narrow(dim, 1, rest), none], dim=dim)
-    return torch.cat([first, parts[2], last], dim=dim + 1)
+    first = parts[1] + torch.cat([none, parts[4].narrow(cell_dim, 0, rest)], dim=cell_dim)
+    last = parts[3] + torch.cat([parts[0].narrow(cell_dim, 1, rest), none], dim=cell_dim)
+    return torch.cat([first, parts[2], last], dim=pixel_dim)
 
 
 class OverlapAdd(nn.Module):
@@ -156,11 +153,12 @@ class OverlapAdd(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         size = self.stride + 2
-        # five dimensions at most, which converters can take; no step but the additions copies the map
-        x = x.permute(0, 2, 3, 1).unflatten(3, (size, -1)).transpose(2, 3)
-        x = _add_overlap(x, size, dim=1).flatten(1, 2)
-        x = _add_overlap(x.unflatten(3, (size, -1)), size, dim=2)
-        return x.flatten(2, 3).permute(0, 3, 1, 2)
+        # five dimensions at most, which converters can take, in an order that copies no map but to add, also backwards
+        height = x.shape[2]
+        x = x.permute(0, 2, 3, 1).flatten(0, 1).unflatten(2, (size, size, -1))
+        x = _add_overlap(x, size, cell_dim=1, pixel_dim=3).transpose(1, 2).flatten(3, 4).unflatten(0, (-1, height))
+        x = _add_overlap(x, size, cell_dim=1, pixel_dim=2)
+        return x.flatten(1, 2).unflatten(3, (self.stride, -1)).flatten(2, 3).permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
         return f'stride={self.stride}'
