@@ -85,12 +85,13 @@ class ZeroPad(nn.Module):
 @torch.fx.wrap
 def crop(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """The top left `height` x `width` pixels of `(B, C, H, W)`, without what `zero_pad` has added."""
-    if not torch.jit.is_scripting() and _is_dynamic(x) and not torch.jit.is_tracing():
-        # of a slice torch.compile wants to know whether it is all of x: it would make a graph for each answer, and
-        # torch.export would refuse a dynamic size
-        return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
-    if x.shape[-2] == height and x.shape[-1] == width and not torch.jit.is_tracing():
-        return x  # converters stumble over a slice of everything
+    if not torch.jit.is_tracing():
+        if not torch.jit.is_scripting() and _is_dynamic(x):
+            # of a slice torch.compile wants to know whether it is all of x: it would make a graph for each answer, and
+            # torch.export would refuse a dynamic size
+            return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
+        if x.shape[-2] == height and x.shape[-1] == width:
+            return x  # converters stumble over a slice of everything
     return x[..., :height, :width]
 
 

@@ -46,10 +46,7 @@ class Compiled:
 
 
 @dataclass
-class Report:
-    command: str
-    machine: str
-    software: str
+class Report(report.Measured):
     results: List[Compiled]
 
     @classmethod

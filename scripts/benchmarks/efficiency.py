@@ -50,10 +50,7 @@ CALCULATED = (
 
 
 @dataclass
-class Report:
-    command: str
-    machine: str
-    software: str
+class Report(report.Measured):
     rounds: int
     remarks: List[str]  # what is missing and why
     results: List[Results]  # one for each image size

@@ -33,10 +33,7 @@ class Pixel:
 
 
 @dataclass
-class Report:
-    command: str
-    machine: str
-    software: str
+class Report(report.Measured):
     rounds: int
     pixels: List[Pixel]
 

@@ -48,10 +48,7 @@ class Result:
 
 
 @dataclass
-class Report:
-    command: str
-    machine: str
-    software: str
+class Report(report.Measured):
     table: int
     epochs: int
     images: Optional[int]  # of each split, None for all

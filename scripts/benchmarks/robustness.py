@@ -38,10 +38,7 @@ CLASSES = 10
 
 
 @dataclass
-class Report:
-    command: str
-    machine: str
-    software: str
+class Report(report.Measured):
     images: int
     precision: str
     top1: Dict[str, Dict[str, float]]  # percent, by model and corruption

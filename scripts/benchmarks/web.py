@@ -82,10 +82,7 @@ class Page:
 
 
 @dataclass
-class Report:
-    command: str
-    machine: str
-    software: str
+class Report(report.Measured):
     browser: str
     rounds: int
     images: int

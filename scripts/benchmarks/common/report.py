@@ -4,7 +4,7 @@ import json
 import platform
 import re
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, TypeVar
@@ -38,6 +38,14 @@ def hardware_name(device: torch.device) -> str:
         name = platform.processor() or platform.machine()
     threads = torch.get_num_threads()
     return f'{threads} core{"s" * (threads > 1)} of one {name} CPU ({torch.backends.cpu.get_cpu_capability()})'
+
+
+@dataclass
+class Measured:
+    """What every report says of its results."""
+    command: str
+    machine: str
+    software: str
 
 
 # Texts
