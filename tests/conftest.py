@@ -22,6 +22,11 @@ os.environ['HF_HOME'] = HF_HOME.name
 os.environ['HF_HUB_DISABLE_XET'] = '1'  # it has no server but the Hub's
 os.environ['HF_HUB_DISABLE_TELEMETRY'] = '1'
 
+import timm  # noqa: E402
+from timm.models import save_for_hf  # noqa: E402
+
+import timm_wavemix  # noqa: E402, F401  registers the models
+
 # a row of 50 for each class of Fashion-MNIST
 TEST_IMAGES = Path(__file__).parents[1] / 'scripts' / 'images' / 'test_images.png'
 
@@ -50,6 +55,16 @@ def randomize_batch_norms(model):
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2.)
     return model
+
+
+def create(model_name, **kwargs):
+    """A new model in evaluation mode, whose batch norms have something to do."""
+    torch.manual_seed(0)
+    return randomize_batch_norms(timm.create_model(model_name, **kwargs)).eval()
+
+
+def images(*size):
+    return torch.randn(*size, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope='session')
@@ -101,10 +116,6 @@ def checkpoint(file, trained, ema=None, **args):
 
 @pytest.fixture
 def model():
-    import timm
-    import torch
-
-    import timm_wavemix  # noqa: F401  registers the models
     torch.manual_seed(0)
     return timm.create_model('wavemix_16_5', num_classes=7).eval()
 
@@ -112,7 +123,6 @@ def model():
 @pytest.fixture
 def folder(model, tmp_path):
     """The model as timm saves it."""
-    from timm.models import save_for_hf
     save_for_hf(model, tmp_path / 'model', safe_serialization=True, model_args={'num_classes': 7})
     return tmp_path / 'model'
 
@@ -136,8 +146,6 @@ def push(capsys):
 @pytest.fixture
 def pull(tmp_path):
     """Create a model from the server, past the cache of other tests."""
-    import timm
-
     def run(repo_id='org/model', **kwargs):
         kwargs.setdefault('cache_dir', tmp_path / 'cache')
         return timm.create_model(f'hf-hub:{repo_id}', pretrained=True, **kwargs).eval()
