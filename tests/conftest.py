@@ -81,6 +81,16 @@ def fashion_mnist(tmp_path_factory):
     return data
 
 
+class Hostile:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
 # a Hub that runs here
 
 

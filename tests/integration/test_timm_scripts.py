@@ -164,13 +164,6 @@ def test_training_writes_summary_and_checkpoints_that_load(trained, images):
     assert rows[2]['eval_loss'] == pytest.approx(loss, rel=0.02)  # bfloat16
 
 
-def test_ema_of_training_is_the_moving_average(trained):
-    old, new = (weights(trained / f'checkpoint-{epoch}.pth.tar', ema=True) for epoch in (1, 2))
-    for name, value in weights(trained / 'checkpoint-2.pth.tar').items():
-        if value.is_floating_point():
-            torch.testing.assert_close(new[name], (old[name] + value) / 2, msg=name)
-
-
 def test_resumed_training_ends_where_the_uninterrupted_ends(run, data, trained, tmp_path):
     start = trained / 'checkpoint-0.pth.tar'
     run(*train_args(data, tmp_path, 'resumed', *AMP_ARGS, '--resume', start, epochs=3), cwd=tmp_path)
@@ -309,18 +302,6 @@ def test_train_py_trains_by_a_recipe(run, data, tmp_path):
         '--train-split', 'train', '--num-classes', 2, '--batch-size', 8, '--epochs', 1, '--workers', 1,
         '--device', 'cpu', '--output', tmp_path, '--experiment', 'grey', cwd=tmp_path)
     assert weights(tmp_path / 'grey' / 'last.pth.tar', ema=True)['stem.0.weight'].shape[1] == 1
-
-
-def test_averaged_checkpoints_are_the_average(run, trained, tmp_path):
-    run(
-        'avg_checkpoints.py', '--input', trained, '--filter', 'checkpoint-*.pth.tar', '--no-use-ema',
-        '--output', 'average.pth', cwd=tmp_path)
-    average = weights(tmp_path / 'average.pth')
-    checkpoints = [weights(trained / f'checkpoint-{epoch}.pth.tar') for epoch in range(3)]
-    assert average.keys() == checkpoints[0].keys()
-    for name, value in average.items():
-        expected = torch.stack([checkpoint[name].double() for checkpoint in checkpoints]).mean(0)
-        torch.testing.assert_close(value, expected.float(), msg=name)
 
 
 @pytest.mark.parametrize('name, run_folder, kwargs, args', [

@@ -71,23 +71,12 @@ def test_fx_quantization_of_a_deployed_model(block):
 
 @pytest.mark.parametrize('gradients', [False, True])
 @pytest.mark.parametrize('block', BLOCKS)
-def test_a_global_hook_sees_every_layer_and_can_replace_what_it_returns(block, gradients):
+def test_a_hook_can_replace_what_a_layer_returns(block, gradients):
     model = create(**BLOCKS[block])
-    called, x = set(), images(model)
-    expected = model(x)
-    handle = torch.nn.modules.module.register_module_forward_hook(lambda module, args, out: called.add(module))
-    try:
-        with torch.set_grad_enabled(gradients):
-            torch.testing.assert_close(model(x), expected)
-    finally:
-        handle.remove()
-    layers = {n: m for n, m in model.named_modules() if not isinstance(m, torch.nn.ModuleList)}  # which is never called
-    assert [n for n, m in layers.items() if m not in called] == []
-
-    layers['blocks.0.drop_path'].register_forward_hook(lambda module, args, out: torch.zeros_like(out))
+    x = images(model)
+    model.blocks[0].drop_path.register_forward_hook(lambda module, args, out: torch.zeros_like(out))
     with torch.set_grad_enabled(gradients):
-        intermediates = model.forward_intermediates(x, [0])[1][0]
-        torch.testing.assert_close(intermediates, model.stem(x))
+        torch.testing.assert_close(model.forward_intermediates(x, [0])[1][0], model.stem(x))
 
 
 @pytest.mark.parametrize('block', BLOCKS)
