@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -144,12 +145,7 @@ def push(capsys):
 
     def run(*args):
         capsys.readouterr()
-        code = 0
-        try:
-            main([str(arg) for arg in args], prog='push')
-        except SystemExit as e:
-            code = e.code
-        return (code, *capsys.readouterr())
+        return (status_of(partial(main, prog='push'), *args), *capsys.readouterr())
     return run
 
 

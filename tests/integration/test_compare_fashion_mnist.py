@@ -70,16 +70,6 @@ def file_name(name):
 
 # What is compared
 
-def test_all_models_of_the_comparison_have_their_own_sign_in_the_picture():
-    result = comparison.Result('', UPDATES, 1, 1e-3, 42, 10 ** 6, [1.], [100.], top1=80.)
-    rows = [comparison.Row(name, name, UPDATES, results=[result]) for name in ALL]
-    settings = comparison.Settings(CLASSES, 1, 1, 100, 28, 1, 1, 1., [1e-3], [42], 'fp32', *['none'] * 3)
-    chart = script.draw(comparison.Report('', settings, rows)).axes[0]
-    points = {bar.get_label(): bar.lines[0] for bar in chart.containers}
-    assert set(points) == set(ALL) >= {*timm.list_models(module='baselines')}
-    assert len({(line.get_color(), line.get_marker()) for line in points.values()}) == len(ALL)
-
-
 @pytest.mark.parametrize(
     'name', ['wavemix_16_5', 'wavemix_lite_128_7', 'fnet2d_64_5', 'mlp_mixer2d_64_5', 'cvt_128_4x4'])
 def test_a_model_takes_the_size_and_the_classes_and_drops_nothing(name):
