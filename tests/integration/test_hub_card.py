@@ -1,4 +1,5 @@
 """Cards: their code runs as it is pasted, they say what their sources say, and no text breaks them."""
+import functools
 import json
 import re
 import string
@@ -242,6 +243,7 @@ def page(no_others):
     """What is on the page, and the text that is read there, with `text` in every place for free text."""
     model = timm.create_model('wavemix_16_5', num_classes=2, device='meta')
 
+    @functools.cache
     def parse(text):
         metadata = {'dataset': {'name': text or 'x', 'more': text}, 'metrics': {'top1': '90', 'source': text or 'x'},
                     'use': {text: text}}

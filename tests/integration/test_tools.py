@@ -193,17 +193,15 @@ SIZES = [(64, 64), (65, 79), (63, 64), (56, 57), (96, 65), (60, 60), (77, 128), 
 
 
 @pytest.mark.recent_torch
-@pytest.mark.parametrize('training', [False, True])
 @pytest.mark.parametrize('block', ['wavemix', 'lite', 'cascade'])
-def test_one_compiled_model_serves_all_sizes(block, training):
+def test_one_compiled_model_serves_all_sizes(block):  # test_wavemix.py compiles training
     torch._dynamo.reset()
-    model, graphs = create(**BLOCKS[block]).train(training), CompileCounter()
-    eager = copy.deepcopy(model)
+    model, graphs = create(**{**BLOCKS[block], 'depth': 1}), CompileCounter()
     compiled = torch.compile(model, dynamic=True, fullgraph=True, backend=graphs)
     for i, size in enumerate(SIZES):
         x = images(model, 2 + i % 3, *size)
-        with torch.set_grad_enabled(training):
-            torch.testing.assert_close(compiled(x), eager(x), rtol=1e-4, atol=1e-4)
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-4)
     assert graphs.frame_count <= 3
 
 
@@ -211,7 +209,7 @@ def test_one_compiled_model_serves_all_sizes(block, training):
 @pytest.mark.parametrize('deploy', [False, True], ids=['plain', 'deployed'])
 @pytest.mark.parametrize('block', ['wavemix', 'lite', 'cascade'])
 def test_export_with_a_dynamic_batch_height_and_width(block, deploy):
-    model = create(**BLOCKS[block])
+    model = create(**{**BLOCKS[block], 'depth': 1})
     given = reparameterize_model(model) if deploy else model
     # at fewer pixels the coarsest map of a cascade has one pixel, of which torch makes a graph of its own
     dims = {0: torch.export.Dim('batch'), 2: torch.export.Dim('height', min=40), 3: torch.export.Dim('width', min=40)}
