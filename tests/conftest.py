@@ -3,8 +3,6 @@ import argparse
 import os
 import re
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from functools import partial
@@ -155,15 +153,4 @@ def pull(tmp_path):
     def run(repo_id='org/model', **kwargs):
         kwargs.setdefault('cache_dir', tmp_path / 'cache')
         return timm.create_model(f'hf-hub:{repo_id}', pretrained=True, **kwargs).eval()
-    return run
-
-
-@pytest.fixture
-def python(server, tmp_path):
-    """Run code in a process with a cache of its own."""
-    def run(*args, **env):
-        env = {**os.environ, 'HF_HOME': str(tmp_path / 'home'), **env}
-        return subprocess.run(
-            [sys.executable, *map(str, args)], env=env, capture_output=True, text=True, timeout=120,
-            cwd=TEST_IMAGES.parents[2])
     return run

@@ -69,27 +69,6 @@ def test_fx_quantization_of_a_deployed_model(block):
 
 # Hooks and wrappers
 
-@pytest.mark.parametrize('gradients', [False, True])
-@pytest.mark.parametrize('block', BLOCKS)
-def test_a_hook_can_replace_what_a_layer_returns(block, gradients):
-    model = create(**BLOCKS[block])
-    x = images(model)
-    model.blocks[0].drop_path.register_forward_hook(lambda module, args, out: torch.zeros_like(out))
-    with torch.set_grad_enabled(gradients):
-        torch.testing.assert_close(model.forward_intermediates(x, [0])[1][0], model.stem(x))
-
-
-@pytest.mark.parametrize('block', BLOCKS)
-def test_monte_carlo_drop_path_without_gradients(block):
-    model = create(**BLOCKS[block], drop_path_rate=0.5)
-    for module in model.modules():
-        if isinstance(module, timm.layers.DropPath):
-            module.train()
-    x = images(model, 1).repeat(32, 1, 1, 1)
-    with torch.no_grad():
-        assert len(model(x).unique(dim=0)) > 1
-
-
 @pytest.mark.parametrize('deploy', [False, True], ids=['plain', 'deployed'])
 @pytest.mark.parametrize('offload_buffers', [False, True])
 @pytest.mark.parametrize('block', BLOCKS)
@@ -155,20 +134,6 @@ def test_gradients_per_image_by_torch_func(block):
         expected = torch.autograd.grad(loss(params, x[i], target[i]), list(params.values()))
         for name, gradient in zip(params, expected):
             torch.testing.assert_close(actual[name][i], gradient, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize('block', BLOCKS)
-def test_torch_func_draws_a_dropout_for_each_image_in_training(block):
-    model = create(**BLOCKS[block], proj_drop_rate=0.5, norm_layer='groupnorm1').train()
-    params = dict(model.named_parameters())
-    x = images(model, 1)[0].expand(4, -1, -1, -1)
-
-    def loss(params, image):
-        return functional_call(model, params, (image[None],)).square().sum()
-
-    for randomness, count in (('different', 4), ('same', 1)):
-        per_image = vmap(grad(loss), in_dims=(None, 0), randomness=randomness)(params, x)
-        assert len(per_image['stem.0.weight'].unique(dim=0)) == count
 
 
 # Decoders

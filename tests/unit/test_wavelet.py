@@ -166,7 +166,7 @@ def test_torchscript(round_trip, size):
     assert_all_close(torch.jit.script(round_trip)(x), round_trip(x))
 
 
-@pytest.mark.parametrize('round_trip', ['haar', 'bior2.2'], indirect=True)
+@pytest.mark.parametrize('round_trip', ['haar', pytest.param('bior2.2', marks=pytest.mark.slow)], indirect=True)
 @pytest.mark.recent_torch
 def test_one_graph_compiles_for_all_sizes(round_trip):
     compiled = torch.compile(round_trip, fullgraph=True, dynamic=True, backend='aot_eager')
