@@ -5,7 +5,7 @@ have enough levels to reduce the image to 2x2. Each is trained once for each see
 on a few steps with random images, and printed; loading the images comes on top.
 
 --protocol paper is section 4.3, by timm's train.py. --protocol authors is that of the authors' public scripts: AdamW
-until 20 epochs bring nothing, then SGD from the best epoch, in fp32, without the mean image of the training set.
+until 20 epochs bring nothing, then SGD from the best epoch, in fp32; the mean image of the training set is subtracted.
 
 With --images, this many images of each split, drawn from its classes alike, are written as an image folder first, and
 the rest of the recipe stays. The models that are not ours need `pip install --group baselines`. A run that was cut off
