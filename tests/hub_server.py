@@ -137,12 +137,6 @@ class HubServer:
         def file(name):
             return Response(self.files[name], mimetype='application/octet-stream')
 
-        @app.get('/api/whoami-v2')
-        def whoami():
-            if account() is None:
-                fail(401, 'Invalid username or password.')
-            return jsonify(type='user', name=account(), orgs=[{'name': 'org'}])
-
         @app.post('/api/repos/create')
         def create():
             if account() is None:

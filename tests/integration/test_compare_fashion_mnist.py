@@ -17,9 +17,7 @@ from scripts.benchmarks import ablation
 from scripts.benchmarks import compare_fashion_mnist as script
 from scripts.benchmarks.common import comparison, comparison_report, comparison_setup, training
 from scripts.benchmarks.common.images import balanced_subset, load_split
-from scripts.benchmarks.common.paper import FAMILIES
 
-ALL = [name for names in FAMILIES.values() for name in names]
 CLASSES = 'bright', 'dark', 'middling'
 TINY = (  # three epochs of four updates
     '--updates', 12, '--images', 18, '--batch-size', 4, '--lr', 1e-3, '--seeds', 42, '--image-size', 8,

@@ -171,13 +171,6 @@ def test_other_implementations_are_compared_and_those_not_measured_have_a_dash()
     assert [row[2:] for row in table[2:]] == [['3.00', '3.00'], ['–', '–']]
 
 
-def test_a_missing_library_costs_only_its_models(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'vit_pytorch', None)
-    cases, remarks = script.create_cases(['vit_128_4x4', 'fnet2d_64_5'], 1, 32, CPU)
-    assert [case.name for case in cases] == ['fnet2d_64_5']
-    assert len(remarks) == 1 and 'pip install --group baselines' in remarks[0]
-
-
 # The command
 
 def test_tiny_run_writes_what_it_measured(tmp_path, monkeypatch):

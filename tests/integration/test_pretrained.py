@@ -46,20 +46,12 @@ def test_weights_of_grey_images_see_the_same_in_equal_channels(channels):
     assert overlay['state_dict']['stem.0.weight'].shape[1] == 1  # the caller's
 
 
-def test_another_number_of_classes_keeps_the_features(trained):
-    model = load(state_dict=trained.state_dict(), num_classes=5)
-    assert torch.equal(model.forward_features(IMAGES), trained.forward_features(IMAGES))
-    assert model(IMAGES).shape == (2, 5)
-
-
-def test_no_classes_gives_the_pooled_features(trained):
-    model = load(state_dict=trained.state_dict(), num_classes=0)
-    assert torch.equal(model(IMAGES), trained.forward_head(trained.forward_features(IMAGES), pre_logits=True))
-
-
-def test_features_only_loads(trained):
-    model = load(state_dict=trained.state_dict(), features_only=True).eval()
-    assert torch.equal(model(IMAGES)[-1], trained.forward_features(IMAGES))
+def test_other_heads_keep_the_features(trained):
+    features = trained.forward_features(IMAGES)
+    assert load(state_dict=trained.state_dict(), num_classes=5)(IMAGES).shape == (2, 5)
+    pooled = load(state_dict=trained.state_dict(), num_classes=0)(IMAGES)
+    assert torch.equal(pooled, trained.forward_head(features, pre_logits=True))
+    assert torch.equal(load(state_dict=trained.state_dict(), features_only=True).eval()(IMAGES)[-1], features)
 
 
 @pytest.mark.parametrize('prefix', ['', 'module.', 'model.', 'net.', '_orig_mod.', 'model._orig_mod.'])

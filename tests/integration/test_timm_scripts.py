@@ -19,7 +19,6 @@ import torch.nn.functional as F
 import yaml
 from PIL import Image
 
-import timm_wavemix  # noqa: F401  registers the models
 from scripts import prepare_fashion_mnist
 
 ROOT = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""What the tools of others do to a model: trace, wrap, replace, offload, compile, export and count its layers."""
+"""What the tools of others do to a model: trace, wrap, replace, offload, compile and export its layers."""
 import copy
 
 import accelerate
@@ -6,7 +6,6 @@ import onnx
 import onnxruntime
 import opacus
 import peft
-import ptflops
 import pytest
 import timm
 import torch
@@ -18,7 +17,6 @@ from torch._dynamo.testing import CompileCounter
 from torch.ao.quantization import QConfigMapping, default_qconfig
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 from torch.func import functional_call, grad, vmap
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from conftest import create
@@ -208,15 +206,3 @@ def test_deployed_model_in_onnx(name, tmp_path):
         logits, quantized = (torch.from_numpy(s.run(None, {'input': x.numpy()})[0]) for s in (session, int8))
         torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-4)
         assert F.cosine_similarity(quantized, expected).min() > 0.9
-
-
-# The deployed form
-
-def test_ptflops_counts_the_operations_of_the_deployed_model():
-    model = reparameterize_model(create('wavemix_lite_128_7'))
-    with FlopCounterMode(display=False) as counter:
-        model(images(model, 1))
-    macs = counter.get_total_flops() / 2
-    counted, _ = ptflops.get_model_complexity_info(
-        model, (3, 32, 32), as_strings=False, print_per_layer_stat=False, backend='pytorch')
-    assert counted == pytest.approx(macs, rel=0.05)

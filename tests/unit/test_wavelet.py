@@ -160,12 +160,6 @@ def test_modules_made_on_the_meta_device_need_no_filling(round_trip):
     assert_all_close(empty(x), round_trip(x))
 
 
-@pytest.mark.parametrize('size', [(2, 3, 8, 8), (2, 3, 5, 7)])
-def test_torchscript(round_trip, size):
-    x = images(size, torch.float32)
-    assert_all_close(torch.jit.script(round_trip)(x), round_trip(x))
-
-
 @pytest.mark.parametrize('round_trip', ['haar', pytest.param('bior2.2', marks=pytest.mark.slow)], indirect=True)
 @pytest.mark.recent_torch
 def test_one_graph_compiles_for_all_sizes(round_trip):
@@ -173,16 +167,6 @@ def test_one_graph_compiles_for_all_sizes(round_trip):
     for size in ((2, 3, 8, 8), (2, 3, 5, 7), (3, 3, 6, 9)):
         x = images(size, torch.float32)
         assert_all_close(compiled(x), round_trip(x))
-
-
-@pytest.mark.parametrize('round_trip', ['haar', 'bior2.2'], indirect=True)
-@pytest.mark.recent_torch
-def test_export(round_trip):
-    x, auto = images((2, 3, 5, 8), torch.float32), torch.export.Dim.DYNAMIC
-    exported = torch.export.export(round_trip, (x,), dynamic_shapes=({0: auto, 2: auto, 3: auto},))
-    for size in ((4, 3, 5, 8), (2, 3, 6, 7)):
-        x = images(size, torch.float32)
-        assert_all_close(exported.module()(x), round_trip(x))
 
 
 @pytest.mark.parametrize('round_trip', ['bior2.2'], indirect=True)
