@@ -97,13 +97,6 @@ def test_any_registered_architecture_and_arguments_of_older_timm(tmp_path, kind)
     assert same(load_checkpoint(tmp_path / 'a.pth'), trained)
 
 
-@pytest.mark.parametrize('add', ['module.', 'model._orig_mod.', 'timm_model.'])
-def test_wrappers_and_other_tensors_are_ignored(folder, model, add):
-    weights = {add + k: v for k, v in model.state_dict().items()}
-    save_file({**weights, 'loss.weight': torch.ones(7), 'n_averaged': torch.tensor(3)}, folder / 'model.safetensors')
-    assert same(load_model(str(folder)), model)
-
-
 def test_a_checkpoint_of_a_model_of_the_hub_takes_its_config_from_the_cache(tmp_path, folder, model, monkeypatch):
     file = checkpoint(tmp_path / 'last.pth.tar', model, model='hf-hub:org/model@v1')
     with pytest.raises(ValueError, match='hf download'):
