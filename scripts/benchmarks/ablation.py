@@ -11,7 +11,7 @@ from typing import List, Optional, Sequence
 
 import torch
 
-from scripts.benchmarks.ablation_report import MODEL, NAME, AblationReport, draw, markdown
+from scripts.benchmarks.ablation_report import MODEL, NAME, Report, draw, markdown
 from scripts.benchmarks.common import command, report
 from scripts.benchmarks.common.comparison import EQUAL_UPDATES, Run, create
 from scripts.benchmarks.common.comparison_setup import add_arguments, compare
@@ -26,7 +26,7 @@ def list_runs(variants: Sequence[str]) -> List[Run]:
     return [Run(MODEL, MODEL), *(Run(f'{MODEL}.{name}', MODEL, VARIANTS[name]) for name in variants)]
 
 
-def costs_of(results: AblationReport, device: torch.device) -> Costs:
+def costs_of(results: Report, device: torch.device) -> Costs:
     """What a batch of each variant costs that was trained."""
     trained = {row.name for row in results.rows if not row.error}
     settings = results.settings
@@ -36,15 +36,15 @@ def costs_of(results: AblationReport, device: torch.device) -> Costs:
     return measure_costs(NAME, creators, settings.image_size, device)
 
 
-def measure(args: argparse.Namespace) -> Optional[AblationReport]:
+def measure(args: argparse.Namespace) -> Optional[Report]:
     if args.costs:
-        results = report.load_json(report.file_of(args.output, '.json'), NAME, AblationReport.from_json)
+        results = report.load_json(report.file_of(args.output, '.json'), NAME, Report.from_json)
     else:
         args.seconds = 0.  # there is no equal time
         trained = compare(NAME, list_runs(args.variants), [EQUAL_UPDATES], args)
         if trained is None:
             return None
-        results = AblationReport(**vars(trained))
+        results = Report(**vars(trained))
     results.costs = costs_of(results, args.device)
     return results
 
@@ -58,7 +58,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         '--costs', action='store_true', help='train nothing, measure the costs in the report of STEM.json again')
     add_arguments(parser, 500, [3e-3], NAME)
     command.run(
-        parser, partial(report.work, NAME, AblationReport.from_json, measure, markdown, draw), argv,
+        parser, partial(report.work, NAME, Report.from_json, measure, markdown, draw), argv,
         'the same command goes on from the last finished epoch')
 
 

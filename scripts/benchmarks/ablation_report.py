@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
+from scripts.benchmarks.common import comparison, report
 from scripts.benchmarks.common import comparison_report as texts
-from scripts.benchmarks.common import report
-from scripts.benchmarks.common.comparison import Report, Row
+from scripts.benchmarks.common.comparison import Row
 from scripts.benchmarks.common.comparison_report import standard_deviation
 from scripts.benchmarks.common.costs import Costs
 from scripts.benchmarks.models.variants import GROUPS
@@ -37,13 +37,13 @@ learning rate.
 
 
 @dataclass
-class AblationReport(Report):
+class Report(comparison.Report):
     costs: Optional[Costs] = None  # None before they are measured
 
     @classmethod
-    def from_json(cls, values: Dict[str, Any]) -> 'AblationReport':
+    def from_json(cls, values: Dict[str, Any]) -> 'Report':
         costs = values['costs'] and Costs.from_json(values['costs'])
-        return cls(**vars(Report.from_json(values)), costs=costs)
+        return cls(**vars(comparison.Report.from_json(values)), costs=costs)
 
     def variants(self, group: str) -> Dict[str, Row]:
         """The rows of a group, without what failed or was not trained, by the names of their variants."""
@@ -61,7 +61,7 @@ def exceeds(row: Row, reference: Row) -> bool:
     return abs(difference(row, reference)) > max(standard_deviation(row.top1), standard_deviation(reference.top1))
 
 
-def findings(results: AblationReport) -> List[str]:
+def findings(results: Report) -> List[str]:
     """A sentence for each group."""
     reference = results.row(MODEL)
     sentences = []
@@ -78,7 +78,7 @@ def findings(results: AblationReport) -> List[str]:
     return sentences
 
 
-def accuracy_table(results: AblationReport) -> str:
+def accuracy_table(results: Report) -> str:
     reference = results.row(MODEL)
     columns: List[report.Column] = [
         ('variant', lambda row: f'`{row.name}`'),
@@ -114,7 +114,7 @@ def costs_text(costs: Costs) -> str:
         + report.table(columns, costs.rows))
 
 
-def markdown(results: AblationReport, stem: Path) -> str:
+def markdown(results: Report, stem: Path) -> str:
     settings = results.settings
     parts = [
         report.head(
@@ -133,7 +133,7 @@ def markdown(results: AblationReport, stem: Path) -> str:
     return report.pages([*parts, '## Method', METHOD, texts.METHOD, *texts.errors(results.rows)])
 
 
-def draw(results: AblationReport) -> 'Figure':
+def draw(results: Report) -> 'Figure':
     """The differences of all variants, with the standard deviations of their seeds, beside the model's."""
     from matplotlib.figure import Figure
     reference = results.row(MODEL)

@@ -15,7 +15,7 @@ from PIL import Image
 from conftest import markdown_rows, status_of
 from scripts.benchmarks import ablation
 from scripts.benchmarks import compare_fashion_mnist as script
-from scripts.benchmarks.common import comparison, comparison_report, comparison_setup, training
+from scripts.benchmarks.common import comparison, comparison_report, comparison_setup, costs, training
 from scripts.benchmarks.common.images import balanced_subset, load_split
 from scripts.benchmarks.common.paper import FAMILIES
 
@@ -47,6 +47,7 @@ def light(request, monkeypatch):
     monkeypatch.setattr(comparison_setup.command, 'limit_memory', lambda device: None)
     if 'picture' not in request.node.name:
         monkeypatch.setattr(comparison_report, 'draw', lambda *_: Figure((1, 1)))
+        monkeypatch.setattr(ablation, 'draw', lambda *_: Figure((1, 1)))
 
 
 @pytest.fixture
@@ -90,17 +91,25 @@ def test_a_model_takes_the_size_and_the_classes_and_drops_nothing(name):
     assert all(m.p == 0 for m in model.modules() if isinstance(m, torch.nn.Dropout))
 
 
-def test_the_ablation_trains_a_model_with_other_transforms_and_levels(run, tmp_path, monkeypatch):
-    runs = ablation.list_runs(['wavemix_16_5'])
-    assert [variant.name.partition('.')[2] for variant in runs] == [
-        '', 'db2', 'sym4', 'bior2.2', 'average_pooling', 'learned', 'dense', '1_levels', '2_levels', '3_levels']
-    chosen = [runs[0], runs[6]]
-    monkeypatch.setattr(ablation, 'list_runs', lambda models: chosen)
-    rows = run('--models', 'wavemix_16_5', '--updates', 1, '--images', 4, '--seeds', 1, 2, command=ablation)
-    assert list(rows) == ['wavemix_16_5', 'wavemix_16_5.dense'] and not any(row['error'] for row in rows.values())
-    assert len({row['results'][0]['losses'][0] for row in rows.values()}) == 2
-    assert 'dense' in (tmp_path / 'work.md').read_text().split('## What this shows')[1].split('## Method')[0]
-    assert run('--models', 'fnet2d_64_5', command=ablation) == 2
+def test_the_ablation_trains_variants_and_measures_their_costs_again_alone(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(costs, 'ROUNDS', 1)
+    args = '--variants', 'bilinear', 'no_conv_dw', '--updates', 1, '--images', 4, '--seeds', 1, 2
+    rows = run(*args, command=ablation)
+    names = ['wavemix_16_5', 'wavemix_16_5.bilinear', 'wavemix_16_5.no_conv_dw']
+    assert list(rows) == names and not any(row['error'] for row in rows.values())
+    assert len({row['results'][0]['losses'][0] for row in rows.values()}) == 3
+
+    first = json.loads((tmp_path / 'work.json').read_text())
+    assert status_of(ablation.main, '--costs', '--device', 'cpu', '--output', tmp_path / 'work') == 0
+    second = json.loads((tmp_path / 'work.json').read_text())
+    assert second['rows'] == first['rows'] and second['costs'] != first['costs']
+    kept, kept_at_first = (
+        {name: cost['saved_bytes'] for name, cost in values['costs']['rows'].items()} for values in (second, first))
+    assert list(kept) == names and kept == kept_at_first
+    assert kept['wavemix_16_5.no_conv_dw'] < kept['wavemix_16_5']
+    tables = markdown_rows((tmp_path / 'work.md').read_text())
+    assert [[cell[0].strip('`') for cell in table[2:]] for table in tables] == [names, names]
+    assert run('--variants', 'none', command=ablation) == 2
 
 
 # What they are trained on

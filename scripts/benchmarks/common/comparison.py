@@ -62,6 +62,7 @@ class Settings:
     data: str  # folder, as it was named
     machine: str  # without which speeds are not to be compared
     software: str
+    no_aug: bool = False  # without random crops and flips
 
 
 class Training(NamedTuple):
