@@ -33,7 +33,11 @@ learning rate.
   stride 2 for each channel. `dense`: one 2x2 convolution of stride 2 instead of Haar and the 1x1 convolution after it.
   It is the control: the same layer as Haar's up to an orthogonal change of its weights, on the same code path.
 - `lite_equal_width` (section 3.3): WaveMix-Lite-16/5. `lite_equal_params`: WaveMix-Lite-41/5, of 5 blocks the width
-  that comes nearest to the model's parameters."""
+  that comes nearest to the model's parameters.
+
+The size was chosen on 2,000 validation images, with the model alone. With random crops and flips, two seeds differed by
+3 points after 300 updates. Without them, as in the paper, they had a standard deviation of 0.5, and a mean of 79.8 %
+at a learning rate of 0.005 and 79.0 % at 0.01."""
 
 
 @dataclass

@@ -1,4 +1,5 @@
 """The comparison and the ablation: all models are trained alike, an interrupted run resumes, failures are reported."""
+import argparse
 import json
 import re
 import sys
@@ -122,6 +123,18 @@ def test_subset_is_balanced_and_drawn_by_the_seed(data):
     assert subset.indices == balanced_subset(dataset, 11, seed=1).indices
     assert set(subset.indices) != set(balanced_subset(dataset, 11, seed=2).indices)
     assert sorted(balanced_subset(dataset, None, seed=1).indices) == list(range(24))
+
+
+@pytest.mark.parametrize('no_aug', [False, True])
+def test_training_images_are_augmented_unless_they_are_not_to_be(data, no_aug):
+    args = argparse.Namespace(
+        data_dir=data, image_size=10, lr=[1e-3], validation_images=None, test_images=None, no_aug=no_aug)
+    images = comparison_setup.load_data(args).train
+    same = {torch.equal(images[0][0], images[0][0]) for _ in range(5)}
+    assert same == {no_aug}
+    if no_aug:
+        pixels = np.asarray(Image.open(data / 'train/bright/0.png').convert('RGB')) / 255
+        assert images[0][0].permute(1, 2, 0).numpy() == pytest.approx((pixels - 0.286) / 0.353, abs=1e-5)
 
 
 def test_every_model_gets_the_same_images_in_the_same_order(run, monkeypatch):
