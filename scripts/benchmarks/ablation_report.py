@@ -127,8 +127,8 @@ def markdown(results: Report, stem: Path) -> str:
         f'## Accuracy after {settings.updates} updates',
         accuracy_table(results),
         f'![Differences in accuracy]({stem.name}.png)',
-        'A difference exceeds the deviation if it is larger than the standard deviations of both rows. Points against '
-        'the model:',
+        'A difference exceeds the deviation if it is larger than the standard deviations of both rows. With three '
+        f'seeds and {len(results.rows) - 1} variants, a few may do so by chance. Points against the model:',
         '\n'.join(findings(results)),
         texts.CAVEATS,
     ]
