@@ -1,8 +1,13 @@
-"""Measure torch.compile on WaveMix models: how long its first calls take, and how much faster later ones are."""
+"""Measure torch.compile on WaveMix models: how long its first calls take, and how much faster later ones are.
+
+A model is compiled whole, and block by block.
+"""
 import argparse
+import copy
 import os
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,12 +25,14 @@ from scripts.benchmarks.common.timing import alternate, seconds_of, times_as_fas
 
 NAME = 'compiled'
 METHOD = """\
-Each model runs in a process of its own, with an empty cache, 10 classes and the image size of its pretrained_cfg. A
-batch has about as many pixels as 64 images of 32x32. The model is compiled with fullgraph=True, which allows no graph
-break, and with a dynamic batch size; another batch size that follows must not compile anything again. Eager and
-compiled calls alternate, in channels_last. A ratio of images per second to eager is the median of the rounds' ratios. A
-training step is a forward and a backward pass."""
+Each row has a process of its own, with an empty cache. Models have 10 classes and the image size of their
+pretrained_cfg. A batch has about as many pixels as 64 images of 32x32. "whole" is `torch.compile(model)`, "blocks" is
+`block.compile()` for each block: they share their code, and stem and head stay eager. fullgraph=True allows no graph
+break. The batch size is dynamic; another batch size that follows must not compile anything again. Eager and compiled
+calls alternate, in channels_last. A ratio of images per second to eager is the median of the rounds' ratios. A training
+step is a forward and a backward pass."""
 PIXELS = 64 * 32 * 32  # of a batch
+WHOLE, BLOCKS = PARTS = 'whole', 'blocks'
 
 
 @dataclass
@@ -39,6 +46,7 @@ class Mode:
 class Compiled:
     """What was measured of a model."""
     model: str
+    part: str  # that is compiled, of `PARTS`
     image_size: int
     batch_size: int
     inference: Mode
@@ -55,7 +63,17 @@ class Report(report.Measured):
             Compiled(**{**result, **{mode: Mode(**result[mode]) for mode in MODES}}) for result in values['results']]})
 
 
-def measure(name: str, device: torch.device, rounds: int, backend: str = 'inductor') -> Compiled:
+def compile_parts(model: nn.Module, part: str, backend: str) -> nn.Module:
+    """A copy, compiled whole or block by block."""
+    compiled = copy.deepcopy(model)
+    if part == BLOCKS:  # the stem is eager, and its maps do not say what its images did
+        compiled.stem.register_forward_hook(lambda stem, args, maps: torch._dynamo.mark_dynamic(maps, 0))
+    for module in compiled.blocks if part == BLOCKS else [compiled]:
+        module.compile(fullgraph=True, backend=backend)
+    return compiled
+
+
+def measure(name: str, part: str, device: torch.device, rounds: int, backend: str = 'inductor') -> Compiled:
     """Compile one model, for inference and for training.
 
     Raises:
@@ -64,7 +82,7 @@ def measure(name: str, device: torch.device, rounds: int, backend: str = 'induct
     channels, height, width = timm.get_pretrained_cfg(name).input_size
     batch = max(2, PIXELS // (height * width))
     model = timm.create_model(name, num_classes=10).to(device, memory_format=torch.channels_last)
-    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    compiled = compile_parts(model, part, backend)
 
     def images(size: int) -> torch.Tensor:
         x = torch.randn(size, channels, height, width, device=device).contiguous(memory_format=torch.channels_last)
@@ -72,11 +90,11 @@ def measure(name: str, device: torch.device, rounds: int, backend: str = 'induct
         return x
 
     def call(network: nn.Module, x: torch.Tensor) -> None:
-        with torch.set_grad_enabled(model.training):
+        with torch.set_grad_enabled(network.training):
             y = network(x)
-        if model.training:
+        if network.training:
             y.sum().backward()
-            model.zero_grad()
+            network.zero_grad()
 
     modes = {}
     x = images(batch)
@@ -84,20 +102,22 @@ def measure(name: str, device: torch.device, rounds: int, backend: str = 'induct
         os.environ['TORCHINDUCTOR_CACHE_DIR'] = cache
         for mode in INFERENCE, TRAIN:
             model.train(mode == TRAIN)
+            compiled.train(mode == TRAIN)
             first_call = seconds_of(partial(call, compiled, x), device)
             with torch.compiler.set_stance('fail_on_recompile'):
                 call(compiled, images(batch + 1))
                 timers = {
                     network: partial(seconds_of, partial(call, network, x), device) for network in (model, compiled)}
-                seconds, errors = alternate(timers, rounds, f'{name}, {mode}', warm_up=1)
+                seconds, errors = alternate(timers, rounds, f'{name}, {part}, {mode}', warm_up=1)
                 for error in errors.values():
                     raise error
             modes[mode] = Mode(first_call, times_as_fast(seconds[compiled], seconds[model]))
-    return Compiled(name, height, batch, **modes)
+    return Compiled(name, part, height, batch, **modes)
 
 
 COLUMNS = [
     ('model', lambda result: f'`{result.model}`'),
+    ('compiled', lambda result: result.part),
     ('batch', lambda result: f'{result.batch_size} of {result.image_size}x{result.image_size}'),
     ('inference: first call (s)', lambda result: f'{result.inference.first_call:.0f}'),
     ('times as fast as eager', lambda result: f'{result.inference.times_as_fast:.2f}'),
@@ -116,9 +136,9 @@ def markdown(results: Report, stem: Path) -> str:
 
 def measure_models(args: argparse.Namespace) -> Report:
     results = []
-    for name in tqdm(args.models, unit=' models'):
+    for name, part in tqdm([*product(args.models, PARTS)], unit=' rows'):
         with get_context('spawn').Pool(1) as pool:  # nothing compiled before helps
-            results.append(pool.apply(measure, (name, args.device, args.rounds)))
+            results.append(pool.apply(measure, (name, part, args.device, args.rounds)))
     return Report(command.command_line(NAME), report.hardware_name(args.device), report.SOFTWARE, results)
 
 

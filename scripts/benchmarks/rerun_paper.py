@@ -1,8 +1,11 @@
-"""Train models of a table of the WaveMix paper by its protocol with timm's train.py, and set the table beside it.
+"""Train models of a table of the WaveMix paper by its protocol, and set the table beside it.
 
 The recipes are in scripts/recipes/paper/, one for each data set. A model has a dropout of 0.5, and WaveMix-16/5 to 64/5
 have enough levels to reduce the image to 2x2. Each is trained once for each seed. What it will cost is measured first,
 on a few steps with random images, and printed; loading the images comes on top.
+
+--protocol paper is section 4.3, by timm's train.py. --protocol authors is that of the authors' public scripts: AdamW
+until 20 epochs bring nothing, then SGD from the best epoch, in fp32; the mean image of the training set is subtracted.
 
 With --images, this many images of each split, drawn from its classes alike, are written as an image folder first, and
 the rest of the recipe stays. The models that are not ours need `pip install --group baselines`. A run that was cut off
@@ -15,6 +18,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,9 +26,11 @@ from typing import Dict, List, Optional, Tuple
 
 import torch
 import yaml
+from timm.utils import random_seed
 
-from scripts.benchmarks.common import command, report
-from scripts.benchmarks.common.paper import DATA_SETS, PAPER, TOP1
+from scripts.benchmarks.common import authors_protocol, command, report
+from scripts.benchmarks.common.authors_protocol import Epoch, best_index
+from scripts.benchmarks.common.paper import DATA_SETS, PAPER, TOP1, TOP5
 from scripts.benchmarks.common.paper_recipes import (
     Recipe,
     create_model,
@@ -32,23 +38,39 @@ from scripts.benchmarks.common.paper_recipes import (
     model_kwargs,
     write_part,
 )
-from scripts.benchmarks.common.step import BF16
+from scripts.benchmarks.common.step import BF16, FP32
 from scripts.benchmarks.common.timing import alternate, seconds_of
 from scripts.benchmarks.common.training import Learner
 
 NAME = 'rerun_paper'
+PRECISIONS = {'paper': BF16, 'authors': FP32}  # by protocol
+NOTES = {
+    'paper': 'The best epoch has the highest top-1 on them; the last one does not depend on them.',
+    'authors': 'The best epoch, the start of SGD and the end are chosen on them, so all figures are too high for new '
+    'images.'}
 
 
 @dataclass
 class Result:
-    """Top-1 in percent of a model on a data set, for each seed."""
+    """The trainings of a model on a data set."""
     data: str
     model: str
-    top1: List[float] = field(default_factory=list)
+    trainings: List[List[Epoch]] = field(default_factory=list)  # of each seed
+
+    @property
+    def last(self) -> Epoch:
+        """The last epoch of the best seed."""
+        return max((epochs[-1] for epochs in self.trainings), key=lambda epoch: epoch.top1)
+
+    @property
+    def best(self) -> Epoch:
+        """The best epoch of all seeds."""
+        return max((epochs[best_index(epochs)] for epochs in self.trainings), key=lambda epoch: epoch.top1)
 
 
 @dataclass
 class Report(report.Measured):
+    protocol: str
     table: int
     epochs: int
     images: Optional[int]  # of each split, None for all
@@ -57,11 +79,11 @@ class Report(report.Measured):
 
 # Cost
 
-def update_seconds(model: str, recipe: Recipe, device: torch.device) -> float:
-    """Median of three training steps on random images in mixed precision, after one to warm up."""
+def update_seconds(model: str, recipe: Recipe, precision: str, device: torch.device) -> float:
+    """Median of three training steps on random images, after one to warm up."""
     s = recipe.settings
     net = create_model(model, recipe).to(device, memory_format=torch.channels_last).train()
-    learner = Learner(net, torch.optim.Adam(net.parameters(), s['lr'], weight_decay=s['weight_decay']), BF16)
+    learner = Learner(net, torch.optim.Adam(net.parameters(), s['lr'], weight_decay=s['weight_decay']), precision)
     images = torch.randn(s['batch_size'], *s['input_size'], device=device).to(memory_format=torch.channels_last)
     labels = torch.randint(s['num_classes'], (s['batch_size'],), device=device)
     seconds, errors = alternate(
@@ -81,7 +103,7 @@ def print_cost(recipes: List[Recipe], sizes: Dict[str, Tuple[int, int]], args: a
     rows, total = [], 0.
     for recipe in recipes:
         for model in args.models:
-            step = update_seconds(model, recipe, args.device)
+            step = update_seconds(model, recipe, PRECISIONS[args.protocol], args.device)
             cost = hours(step, recipe, sizes[recipe.name], args.epochs)
             total += cost * args.seeds
             rows.append([recipe.name, PAPER[model].name, f'{step:.3f}', f'{cost:.2f}'])
@@ -91,16 +113,17 @@ def print_cost(recipes: List[Recipe], sizes: Dict[str, Tuple[int, int]], args: a
 
 # Training
 
-def train(model: str, recipe: Recipe, seed: int, args: argparse.Namespace) -> float:
-    """Top-1 in percent after the last epoch, from where the training has come to.
+def train(model: str, recipe: Recipe, seed: int, args: argparse.Namespace) -> List[Epoch]:
+    """Train to the end, from where the training has come to.
 
     Raises:
-        RuntimeError: train.py fails, or the folder holds a training with other settings.
+        RuntimeError: train.py fails, the loss is not finite, or the folder holds a training with other settings.
+        ValueError: The state of the training is damaged.
     """
     experiment = args.output / f'{recipe.name}.{model}.seed{seed}'
     wanted = dict(
-        settings=recipe.settings, model_kwargs=model_kwargs(model, recipe), epochs=args.epochs, images=args.images,
-        device=args.device.type)
+        protocol=args.protocol, settings=recipe.settings, model_kwargs=model_kwargs(model, recipe), epochs=args.epochs,
+        images=args.images, device=args.device.type)
     note = experiment / 'rerun.json'
     if note.exists():
         if json.loads(note.read_text(encoding='utf-8')) != json.loads(json.dumps(wanted)):
@@ -109,13 +132,17 @@ def train(model: str, recipe: Recipe, seed: int, args: argparse.Namespace) -> fl
     else:
         experiment.mkdir(parents=True, exist_ok=True)
         command.write_text_whole(note, json.dumps(wanted, indent=1))
-    top1 = last_top1(experiment, args.epochs)
-    if top1 is None:
+    if args.protocol == 'authors':
+        random_seed(seed)
+        net = create_model(model, recipe).to(args.device, memory_format=torch.channels_last)
+        batches = authors_protocol.load_batches(recipe, args.device, args.dataset_download)
+        return authors_protocol.train(net, *batches, experiment / 'last.pth.tar', seed, args.epochs)
+    if len(read_summary(experiment)) < args.epochs:
         run_train_script(model, recipe, seed, args, experiment)
-        top1 = last_top1(experiment, args.epochs)
-    if top1 is None:
+    epochs = read_summary(experiment)
+    if len(epochs) < args.epochs:
         raise RuntimeError(f"train.py has written no result of the last epoch: see '{experiment / 'train.log'}'.")
-    return top1
+    return epochs
 
 
 def run_train_script(
@@ -147,15 +174,15 @@ def run_train_script(
         raise RuntimeError(f"train.py failed ({reason}): '{log_file}' has the rest.")
 
 
-def last_top1(experiment: Path, epochs: int) -> Optional[float]:
-    """From what train.py writes after each epoch, or None before the last."""
+def read_summary(experiment: Path) -> List[Epoch]:
+    """The epochs that train.py has finished."""
     summary = experiment / 'summary.csv'
     if not summary.exists():
-        return None
+        return []
     with open(summary, newline='', encoding='utf-8') as file:
-        # a training that was resumed writes its header again
-        top1 = {int(row['epoch']): float(row['eval_top1']) for row in csv.DictReader(file) if row['epoch'] != 'epoch'}
-    return top1.get(epochs - 1)
+        # a training that was resumed writes its header again, and maybe an epoch
+        rows = {int(row['epoch']): row for row in csv.DictReader(file) if row['epoch'] != 'epoch'}
+    return [Epoch('Adam', float(row['eval_top1']), float(row['eval_top5'])) for _, row in sorted(rows.items())]
 
 
 # Report
@@ -164,9 +191,20 @@ def paper_top1(table: int, result: Result) -> float:
     return TOP1[table][result.model][list(DATA_SETS[table]).index(result.data)]
 
 
+def paper_top5(result: Result) -> str:
+    value = TOP5.get(result.data, {}).get(result.model)
+    return '–' if value is None else f'{value:.2f}'
+
+
 def mean_text(result: Result) -> str:
-    deviation = f' ± {statistics.stdev(result.top1):.2f}' if len(result.top1) > 1 else ''
-    return f'{statistics.mean(result.top1):.2f}{deviation}'
+    last = [epochs[-1].top1 for epochs in result.trainings]
+    return f'{statistics.mean(last):.2f}{f" ± {statistics.stdev(last):.2f}" if len(last) > 1 else ""}'
+
+
+def epochs_text(result: Result) -> str:
+    """The epochs of each seed."""
+    counts = [Counter(epoch.optimizer for epoch in epochs) for epochs in result.trainings]
+    return '; '.join(' + '.join(f'{n} {optimizer}' for optimizer, n in count.items()) for count in counts)
 
 
 def markdown(results: Report) -> str:
@@ -175,17 +213,22 @@ def markdown(results: Report) -> str:
         ('data', lambda result: DATA_SETS[results.table][result.data]),
         ('model', lambda result: f'`{result.model}`'),
         ('paper', lambda result: f'{paper_top1(results.table, result):.2f}'),
-        ('best', lambda result: f'{max(result.top1):.2f}'),
-        ('mean ± standard deviation', mean_text),
-        ('seeds', lambda result: str(len(result.top1))),
+        ('best epoch', lambda result: f'{result.best.top1:.2f}'),
+        ('last epoch', lambda result: f'{result.last.top1:.2f}'),
+        ('last epoch, mean ± standard deviation', mean_text),
+        ('top-5: paper', paper_top5),
+        ('top-5: best epoch', lambda result: f'{result.best.top5:.2f}'),
+        ('top-5: last epoch', lambda result: f'{result.last.top5:.2f}'),
+        ('epochs of each seed', epochs_text),
     ]
     return report.pages([
         f'# Table {results.table} of the paper, trained again',
         f'On {results.machine}, with {results.software}, by\n\n```sh\n{results.command}\n```',
-        f'{results.epochs} epoch{"s" * (results.epochs > 1)}{part}. Top-1 in percent after the last epoch, so that the '
-        'test images choose no epoch.',
+        f'Protocol {results.protocol}, at most {results.epochs} epoch{"s" * (results.epochs > 1)}{part}. Accuracies '
+        f'are in percent of the test images, for the best seed. {NOTES[results.protocol]}',
         report.table(columns, results.results),
-        'The paper gives the best of three runs of at most 120 epochs, and does not say of which epoch.',
+        'The paper gives the best of three runs of at most 120 epochs, and does not say of which epoch. Its authors\' '
+        'scripts print the best.',
     ])
 
 
@@ -229,7 +272,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         if unknown:
             raise argparse.ArgumentError(
                 None, f"table {args.table} has no {kind} {', '.join(unknown)}: name some of {', '.join(known)}.")
-    if not args.dry_run and not (args.timm / 'train.py').is_file():
+    if args.protocol == 'paper' and not args.dry_run and not (args.timm / 'train.py').is_file():
         raise argparse.ArgumentError(
             None, f"there is no '{args.timm / 'train.py'}': get it with `timm-wavemix clone-timm`, or give --timm.")
     args.output, args.timm = args.output.resolve(), args.timm.resolve()
@@ -242,16 +285,19 @@ def work(args: argparse.Namespace) -> List[Path]:
     if args.dry_run:
         return []
     results = Report(
-        command.command_line(NAME), report.hardware_name(args.device), report.SOFTWARE, args.table, args.epochs,
-        args.images)
+        command.command_line(NAME), report.hardware_name(args.device), report.SOFTWARE, args.protocol, args.table,
+        args.epochs, args.images)
     files = [args.output / f'table_{args.table}{suffix}' for suffix in ('.json', '.md')]
     for recipe in recipes:
         for model in args.models:
             results.results.append(Result(recipe.name, model))
             for seed in range(42, 42 + args.seeds):
-                top1 = train(model, recipe, seed, args)
-                print(f'{recipe.name}, {model}, seed {seed}: {top1:.2f} %', flush=True)
-                results.results[-1].top1.append(top1)
+                epochs = train(model, recipe, seed, args)
+                last, best = epochs[-1], epochs[best_index(epochs)]
+                print(
+                    f'{recipe.name}, {model}, seed {seed}: top-1 {last.top1:.2f} % and top-5 {last.top5:.2f} % after '
+                    f'the last epoch, {best.top1:.2f} % and {best.top5:.2f} % after the best', flush=True)
+                results.results[-1].trainings.append(epochs)
                 command.write_text_whole(files[0], json.dumps(asdict(results), indent=1))
                 command.write_text_whole(files[1], markdown(results))
     return files
@@ -259,6 +305,8 @@ def work(args: argparse.Namespace) -> List[Path]:
 
 def main(argv: Optional[List[str]] = None) -> None:
     parser = command.make_parser(NAME, __doc__)
+    parser.add_argument(
+        '--protocol', choices=PRECISIONS, default='paper', help="section 4.3, or the authors' scripts (default: paper)")
     parser.add_argument('--table', type=int, choices=DATA_SETS, required=True, help='table of the paper')
     parser.add_argument(
         '--data-sets', nargs='+', metavar='NAME', help='columns of the table (default: all), named as the recipes are')
@@ -267,7 +315,8 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument(
         '--seeds', type=command.positive_int, default=3, metavar='N', help='trainings (default: %(default)s)')
     parser.add_argument(
-        '--epochs', type=command.positive_int, default=120, metavar='N', help='of a training (default: %(default)s)')
+        '--epochs', type=command.positive_int, default=120, metavar='N',
+        help='of a training; with --protocol authors, at most this many (default: %(default)s)')
     parser.add_argument('--images', type=command.positive_int, metavar='N', help='of each split (default: all)')
     parser.add_argument(
         '--data-dir', type=Path, default='data', metavar='DIR',

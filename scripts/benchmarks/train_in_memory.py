@@ -15,7 +15,6 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import timm
 import torch
-import torch.nn.functional as F
 import yaml
 from timm.utils import random_seed, update_summary
 from torch import nn
@@ -26,8 +25,8 @@ from scripts.benchmarks.common import command
 from scripts.benchmarks.common.augment import Normalize, crop_and_flip, erase
 from scripts.benchmarks.common.images import load_split
 from scripts.benchmarks.common.recipe import load_own_recipe
-from scripts.benchmarks.common.step import BF16, FP32, autocast
-from scripts.benchmarks.common.training import create_learner, load_state, save_state
+from scripts.benchmarks.common.step import BF16, FP32
+from scripts.benchmarks.common.training import create_learner, evaluate, load_state, save_state
 from timm_wavemix.checkpoints import load_checkpoint
 
 NAME = 'train_in_memory'
@@ -58,22 +57,6 @@ def load_images(
             f"'{data / split}' has an image of {wrong[0]}x{wrong[1]}, and the recipe wants "
             f"{input_size[1]}x{input_size[2]}: use timm's train.py, which resizes.")
     return torch.stack([image for image, _ in pairs]), torch.tensor([label for _, label in pairs])
-
-
-@torch.inference_mode()
-def evaluate(
-        model: nn.Module, normalize: Normalize, images: torch.Tensor, labels: torch.Tensor, batch_size: int,
-        precision: str) -> Dict[str, float]:
-    """Loss, and top-1 and top-5 in percent."""
-    logits = []
-    for batch in images.split(batch_size):
-        with autocast(batch.device, precision):
-            logits.append(model(normalize(batch).contiguous(memory_format=torch.channels_last)).float())
-    logits = torch.cat(logits)
-    hits = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
-    return dict(
-        loss=F.cross_entropy(logits, labels).item(), top1=100 * hits[:, 0].float().mean().item(),
-        top5=100 * hits.any(1).float().mean().item())
 
 
 def create_model(recipe: Dict[str, Any], initial: Optional[Path]) -> nn.Module:
@@ -150,9 +133,13 @@ def train(recipe: Dict[str, Any], data: Path, folder: Path, device: torch.device
     def batches(epoch: int) -> Iterator[Tuple[torch.Tensor, torch.Tensor]]:
         return augmented_batches(recipe, normalize, images, labels)
 
+    def validation_batches() -> Iterator[Tuple[torch.Tensor, torch.Tensor]]:
+        for batch, classes in zip(*(tensor.split(recipe['validation_batch_size']) for tensor in validation)):
+            yield normalize(batch).contiguous(memory_format=torch.channels_last), classes
+
     began = time.perf_counter()
     for epoch, loss in learner.epochs(batches, start, recipe['epochs'], updates, recipe['seed']):
-        metrics = evaluate(learner.ema.module, normalize, *validation, recipe['validation_batch_size'], precision)
+        metrics = evaluate(learner.ema.module, validation_batches(), precision)
         save_state(file, dict(learner.state(), epoch=epoch, arch=recipe['model'], args=recipe, version=2))
         update_summary(
             epoch, dict(loss=loss), metrics, folder / 'summary.csv', lr=learner.optimizer.param_groups[0]['lr'],

@@ -142,7 +142,7 @@ def test_protocol_is_that_of_section_4_3_and_the_model_can_be_built(name):
     assert settings['model_kwargs']['proj_drop_rate'] == 0.5
     assert settings['model'] in TOP1[next(table for table, names in DATA_SETS.items() if name in names)]
     size = settings['input_size'][1]
-    assert settings['model_kwargs'].get('stem_stride', 1) == (1 if size <= 64 else 2)
+    assert settings['model_kwargs'].get('stem_stride', 1) == {96: [1, 2], 256: 2}.get(size, 1)
     assert len(settings['mean']) == len(settings['std']) == settings['input_size'][0]
     recipe = paper_recipes.load_paper_recipe(name, Path('data'))
     assert paper_recipes.model_kwargs(settings['model'], recipe) == settings['model_kwargs']

@@ -45,7 +45,8 @@ def fake_train(monkeypatch):
         folder = Path(config).parent
         calls.append(command)
         epochs = script.yaml.safe_load(Path(config).read_text())['epochs']
-        lines = ['epoch,eval_top1', *(f'{epoch},{10 * epoch + len(calls)}' for epoch in range(epochs))]
+        lines = ['epoch,eval_top1,eval_top5', *(
+            f'{epoch},{10 * abs(epoch - 1) + len(calls)},{90 + epoch}' for epoch in range(epochs))]
         (folder / 'summary.csv').write_text('\n'.join(lines) + '\n')
         return SimpleNamespace(returncode=0)
 
@@ -53,14 +54,16 @@ def fake_train(monkeypatch):
     return calls
 
 
-def test_table_has_the_best_seed_mean_and_deviation_beside_the_paper(run, fake_train, tmp_path):
+def test_table_has_best_and_last_epoch_of_the_best_seed_beside_the_paper(run, fake_train, tmp_path):
     write_data('emnist_letters', tmp_path / 'data' / 'emnist_letters')
     args = (
         '--table', 2, '--data-sets', 'emnist_letters', '--models', 'wavemix_lite_128_7', '--epochs', 2, '--seeds', 3)
     out = run(*args)
-    assert out.index('hours a training') < out.index('seed 42: 11.00 %')  # the cost comes first
+    assert out.index('hours a training') < out.index('1.00 % and top-5 91.00 %') < out.index('11.00 % and 90.00 %')
     table, = markdown_rows((tmp_path / 'output' / 'table_2.md').read_text(encoding='utf-8'))
-    assert table[2] == ['Letters', '`wavemix_lite_128_7`', '95.78', '13.00', '12.00 ± 1.00', '3']
+    assert table[2] == [
+        'Letters', '`wavemix_lite_128_7`', '95.78', '13.00', '3.00', '2.00 ± 1.00', '–', '90.00', '91.00',
+        '2 Adam; 2 Adam; 2 Adam']
     assert [command[command.index('--experiment') + 1][-6:] for command in fake_train] == ['seed42', 'seed43', 'seed44']
     run(*args)
     assert len(fake_train) == 3  # what is done is not trained again
@@ -72,7 +75,8 @@ def test_a_training_that_was_cut_off_is_resumed(run, fake_train, tmp_path):
     args = '--table', 2, '--data-sets', 'emnist_letters', '--models', 'wavemix_lite_128_7', '--epochs', 4, '--seeds', 1
     run(*args)
     folder = tmp_path / 'output' / 'emnist_letters.wavemix_lite_128_7.seed42'
-    (folder / 'summary.csv').write_text('epoch,eval_top1\n0,5\nepoch,eval_top1\n1,6\n')  # resumed once already
+    head = 'epoch,eval_top1,eval_top5\n'
+    (folder / 'summary.csv').write_text(f'{head}0,5,9\n{head}1,6,9\n')  # resumed once already
     (folder / 'last.pth.tar').touch()
     run(*args)
     assert fake_train[1][-2:] == ['--resume', str(folder / 'last.pth.tar')] and '--resume' not in fake_train[0]
@@ -97,6 +101,20 @@ def test_a_part_has_its_number_of_images_of_all_classes_alike_with_their_labels(
         assert len(labels) == 20 and len(set(labels)) == classes
         originals = {image.tobytes(): label for image, label in whole}
         assert [originals[image.tobytes()] for image, _ in split] == labels
+
+
+def test_the_authors_protocol_trains_without_train_py(run, tmp_path, monkeypatch, disk_without_checksums):  # noqa: F811
+    write_data('cifar10', tmp_path / 'data' / 'cifar10')
+    monkeypatch.setattr(script.authors_protocol, 'PATIENCE', 1)
+    args = (
+        '--protocol', 'authors', '--table', 1, '--data-sets', 'cifar10', '--models', 'wavemix_16_5', '--seeds', 1,
+        '--images', 20, '--epochs', 2)
+    run(*args, timm=tmp_path / 'not_needed')
+    (result,) = json.loads((tmp_path / 'output' / 'table_1.json').read_text())['results']
+    (epochs,) = result['trainings']
+    assert [epoch['optimizer'] for epoch in epochs] == ['AdamW', 'AdamW']
+    assert all(0 <= epoch['top1'] <= epoch['top5'] <= 100 for epoch in epochs)
+    assert 'other settings' in run(*args[2:], timm=tmp_path / 'timm')  # by the paper's protocol
 
 
 # Bad input

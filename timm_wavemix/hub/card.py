@@ -18,7 +18,7 @@ AS_TEXT = str.maketrans({
 MIXERS = {  # by the class of blocks
     'FNet2dBlock': 'a Fourier transform over height, width and channels',
     'MlpMixer2dBlock': 'MLPs along height, width and channels'}
-AUTHORS = {  # by the paper_ids of a pretrained_cfg: both papers are preprints of 2022
+AUTHORS = {  # by the paper_ids of a pretrained_cfg: both papers are preprints of 2022, with no other venue known
     'arXiv:2203.03689': ('jeevan2022wavemix', 'Jeevan P, Pranav and Sethi, Amit'),
     'arXiv:2205.14375': (
         'jeevan2022wavemixanalysis', 'Jeevan, Pranav and Viswanathan, Kavitha and S, Anandu A and Sethi, Amit')}

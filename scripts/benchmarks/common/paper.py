@@ -58,6 +58,16 @@ TOP1 = {
         'wavemix_lite_256_7': (56.66,),
     },
 }
+TOP5 = {'imagenet_64': {  # in percent, table 4
+    'resnet18_3x3': 75.07, 'resnet34_3x3': 76.95, 'resnet50_3x3': 78.40, 'resnet101_3x3': 79.43,
+    'wavemix_lite_256_7': 80.04,
+}}
+MEMORY_SHARES = {  # memory of the GPU as a part of another model's: section 5.2, and table 1 for ResNet-18
+    ('wavemix_64_5', 'resnet18_3x3'): 0.25, ('wavemix_64_5', 'resnet34_3x3'): 0.21,
+    ('wavemix_64_5', 'convmixer_256_8'): 0.10, ('wavemix_64_5', 'convmixer_256_16'): 0.05,
+    ('wavemix_lite_256_7', 'resnet50_3x3'): 0.70, ('wavemix_16_5', 'vit_128_4x4'): 0.02,
+    ('wavemix_16_5', 'hybrid_vin_128_4x4'): 0.06,
+}
 
 
 class Paper(NamedTuple):

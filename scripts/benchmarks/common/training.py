@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Iterator, Optional, Tuple
 
 import torch
+import torch.nn.functional as F
 from timm.loss import LabelSmoothingCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
@@ -26,7 +27,7 @@ class Learner:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     precision: str
-    scheduler: Optional[Scheduler] = None  # of the learning rate, over updates
+    scheduler: Optional[Scheduler] = None  # of the learning rate, over updates; without it, the rate is constant
     ema: Optional[ModelEmaV3] = None
     # with as much smoothing as timm's train.py has without an option
     criterion: nn.Module = field(default_factory=LabelSmoothingCrossEntropy)
@@ -49,13 +50,14 @@ class Learner:
             batches: The batches of an epoch.
             start: First epoch, from 0.
             end: The epoch to stop before.
-            updates: How many an epoch has. The last one may have fewer.
+            updates: How many an epoch has, for the scheduler and the average. The last one may have fewer.
             seed: An epoch draws the same numbers whether this process has trained the ones before or not.
 
         Raises:
             RuntimeError: The loss is not finite.
         """
-        self.scheduler.step_update(start * updates)
+        if self.scheduler is not None:
+            self.scheduler.step_update(start * updates)
         for epoch in range(start, end):
             random_seed(seed, 1000 * (1 + epoch))  # far from the seeds beside it, which other trainings have
             self.model.train()
@@ -64,7 +66,8 @@ class Learner:
                 losses.append(self.update(images, classes))
                 if self.ema is not None:
                     self.ema.update(self.model, step=update)
-                self.scheduler.step_update(update)
+                if self.scheduler is not None:
+                    self.scheduler.step_update(update)
             loss = torch.stack(losses).mean().item()
             if not math.isfinite(loss):
                 raise RuntimeError(f'the loss in epoch {epoch} is {loss}: give a smaller learning rate')
@@ -105,6 +108,22 @@ def create_learner(
         optimizer, 'cosine', epochs, step_on_epochs=False, updates_per_epoch=updates, **schedule)
     ema = None if ema_decay is None else ModelEmaV3(model, ema_decay, use_warmup=True)
     return Learner(model, optimizer, precision, scheduler, ema)
+
+
+@torch.inference_mode()
+def evaluate(
+        model: nn.Module, batches: Iterable[Tuple[torch.Tensor, torch.Tensor]], precision: str) -> Dict[str, float]:
+    """Loss, and top-1 and top-5 in percent, of images and their classes."""
+    model.eval()
+    losses, hits = [], []
+    for images, classes in batches:
+        with autocast(images.device, precision):
+            logits = model(images).float()
+        losses.append(F.cross_entropy(logits, classes, reduction='none'))
+        hits.append(logits.topk(min(5, logits.shape[1])).indices == classes[:, None])
+    right = 100 * torch.cat(hits).float()
+    return dict(
+        loss=torch.cat(losses).mean().item(), top1=right[:, 0].mean().item(), top5=right.sum(1).mean().item())
 
 
 def save_state(file: Path, state: Dict[str, Any]) -> None:
