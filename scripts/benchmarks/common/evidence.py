@@ -90,7 +90,7 @@ class Evidence:
             self.seeds('ablation', REFERENCE))
 
     def deviation(self, name: str) -> float:
-        """The larger standard deviation of the seeds of a variant of the ablation and the unchanged model, in points."""
+        """The larger standard deviation of the seeds, of a variant of the ablation and of the unchanged model."""
         both = [self.seeds('ablation', model) for model in (REFERENCE, f'{REFERENCE}.{name}')]
         if min(map(len, both)) < 2:
             raise NotMeasuredError('deviation')
