@@ -1,9 +1,8 @@
 """Train WaveMix-16/5 with one part changed at a time, on one image folder.
 
 What it will cost is measured first, on a few steps of each variant, and printed; nothing else should run then. A run
-that was cut off goes on from the last finished epoch when it is started again, to the same end. `--costs` measures
-again what a batch of each variant costs, and keeps the accuracies of the report. The wavelets need
-`pip install -e '.[wavelets]'`.
+that was cut off goes on from the last finished epoch when it is started again, to the same end. `--costs` adds to the
+report what a batch of each variant costs, in time and memory. The wavelets need `pip install -e '.[wavelets]'`.
 """
 import argparse
 from functools import partial
@@ -39,14 +38,11 @@ def costs_of(results: Report, device: torch.device) -> Costs:
 def measure(args: argparse.Namespace) -> Optional[Report]:
     if args.costs:
         results = report.load_json(report.file_of(args.output, '.json'), NAME, Report.from_json)
-    else:
-        args.seconds = 0.  # there is no equal time
-        trained = compare(NAME, list_runs(args.variants), [EQUAL_UPDATES], args)
-        if trained is None:
-            return None
-        results = Report(**vars(trained))
-    results.costs = costs_of(results, args.device)
-    return results
+        results.costs = costs_of(results, args.device)
+        return results
+    args.seconds = 0.  # there is no equal time
+    trained = compare(NAME, list_runs(args.variants), [EQUAL_UPDATES], args)
+    return trained and Report(**vars(trained))
 
 
 def main(argv: Optional[List[str]] = None) -> None:
@@ -55,7 +51,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         '--variants', nargs='+', choices=VARIANTS, default=[*VARIANTS], metavar='NAME',
         help=f'variants to train beside {MODEL}, of {", ".join(VARIANTS)} (default: all)')
     parser.add_argument(
-        '--costs', action='store_true', help='train nothing, measure the costs in the report of STEM.json again')
+        '--costs', action='store_true', help='train nothing, measure the costs of what is in STEM.json')
     add_arguments(parser, 500, [3e-3], NAME)
     command.run(
         parser, partial(report.work, NAME, Report.from_json, measure, markdown, draw), argv,

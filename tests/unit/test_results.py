@@ -1,6 +1,7 @@
 """docs/results/: every report is what its command draws from the committed JSON, and figures agree with each other."""
 import json
 import re
+import statistics
 from importlib import import_module
 from pathlib import Path
 
@@ -102,15 +103,17 @@ def test_what_docs_training_md_concludes_holds():
         assert min(waves) > means['wavemix_lite_128_7'] > means['wavemix_lite_256_7']
 
     report = ablation.Report.from_json(load('ablation'))
-    for model, exceeding in (
-            ('wavemix_16_5', {'average_pooling', 'dense', '1_levels', '2_levels', '3_levels'}),
-            ('wavemix_lite_128_7', set())):
-        haar, limit = report.row(model), standard_deviation(report.row(model).top1)
-        differences = {
-            row.name.partition('.')[2]: ablation.difference(row, haar) for row in report.rows if row.model == model}
-        assert {name for name, value in differences.items() if abs(value) > limit} == exceeding
-        assert all(differences[name] < 0 for name in exceeding)
-        assert model != 'wavemix_16_5' or min(differences[name] for name in ('db2', 'sym4', 'bior2.2')) > 0
+    model, *variants = report.rows
+    differences = {
+        row.name.partition('.')[2]: ablation_report.difference(row, model)
+        for row in variants if ablation_report.exceeds(row, model)}
+    assert {name for name, points in differences.items() if points < 0} == {
+        'bilinear', 'dropout_0.3', 'dropout_0.5', '1_levels', '2_levels', '3_levels', 'average_pooling',
+        'lite_equal_width', 'lite_equal_params'}
+    assert {name for name, points in differences.items() if points > 0} == {'5_levels', 'bior2.2'}
+    params = {row.name: row.results[0].params for row in report.rows}
+    assert params[model.name] / params[f'{model.name}.inverse_dwt'] == pytest.approx(6, abs=0.1)
+    assert report.settings.updates == 300 and statistics.stdev(model.top1) < 1
 
 
 # The picture of accuracies

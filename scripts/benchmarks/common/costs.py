@@ -13,7 +13,7 @@ from scripts.benchmarks.common.step import FP32, INFERENCE, TRAIN, step
 from scripts.benchmarks.common.timing import alternate, seconds_of
 
 BATCH_SIZE = 64  # at which the paper gives memory
-ROUNDS = 7
+ROUNDS = 5
 
 
 @dataclass
