@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from timm.data import ImageDataset, create_transform, resolve_input_data_config
-from timm.layers import set_layer_config
+from timm.layers import set_exportable, set_layer_config
 from timm.utils import reparameterize_model
 from torch import nn
 
@@ -321,7 +321,9 @@ def write(
     with tempfile.TemporaryDirectory(dir=output.parent, prefix='.writing-') as folder:
         whole = Path(folder) / output.name
         try:
-            runtime.write(reparameterize_model(model.eval()), whole, images, **options)
+            with set_exportable(True):  # the form with the fewest weights
+                deployed = reparameterize_model(model.eval())
+            runtime.write(deployed, whole, images, **options)
         except Exception as error:  # the exporters raise what they like
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise RuntimeError(f'the exporter for {runtime.title} failed: {reason}') from error

@@ -186,11 +186,12 @@ def haar_kernel(weight: torch.Tensor) -> torch.Tensor:
 
 
 def stock_conv2d(
-        weight: torch.Tensor, bias: Optional[torch.Tensor], stride: int = 1, groups: int = 1) -> nn.Conv2d:
+        weight: torch.Tensor, bias: Optional[torch.Tensor], stride: int = 1, padding: int = 0, groups: int = 1,
+) -> nn.Conv2d:
     """`nn.Conv2d` that holds copies of these."""
     out_channels, in_channels, height, width = weight.shape
     conv = nn.Conv2d(
-        groups * in_channels, out_channels, (height, width), stride, groups=groups,
+        groups * in_channels, out_channels, (height, width), stride, padding, groups=groups,
         device='meta')  # which initializes nothing
     conv.weight = nn.Parameter(weight.detach().clone())
     conv.bias = None if bias is None else nn.Parameter(bias.detach().clone())

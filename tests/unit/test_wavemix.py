@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pytorch_wavelets import DWTForward
+from timm.layers import set_layer_config
 from timm.models import create_feature_extractor
 from timm.optim import param_groups_layer_decay
 from timm.utils.model import reparameterize_model
@@ -397,6 +398,16 @@ def test_reparameterized_model_is_the_same(kwargs):
     fused = reparameterize_model(model)
     x = images(2, 3, 27, 30)
     torch.testing.assert_close(fused(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_only_the_form_that_runs_in_torch_has_more_weights_for_speed():
+    model = create(model_name='wavemix_lite_8_5', num_classes=10)
+    with set_layer_config(exportable=True):
+        in_a_file = reparameterize_model(model)
+    here = reparameterize_model(model)
+    count, x = lambda model: sum(p.numel() for p in model.parameters()), images(2, 1, 27, 30)
+    assert count(in_a_file) < count(model) < count(here)  # batch norms are fused in both
+    torch.testing.assert_close(in_a_file(x), here(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('block', ['lite', 'cascade'])
