@@ -16,8 +16,8 @@ from torch.types import Device
 from .wavelet import DWT2d, ZeroPad, haar_kernel, is_haar, stock_conv2d, zero_pad
 
 __all__ = [
-    'OverlapAddConvTranspose2d', 'SubPixelConvTranspose2d', 'WaveletConv2d', 'WaveletMlp', 'conv_transpose2d', 'fuse_up',
-    'keep_grad_format', 'upsample2d']
+    'OverlapAddConvTranspose2d', 'SubPixelConvTranspose2d', 'WaveletConv2d', 'WaveletMlp', 'conv_transpose2d',
+    'fuse_up', 'keep_grad_format', 'upsample2d']
 
 torch.fx.wrap('zero_pad')  # torch.fx needs this in every module that calls the function
 
