@@ -67,7 +67,8 @@ class WaveletConv2d(nn.Module):
         self.dwt = None if is_haar(wavelet) else DWT2d(wavelet)
 
     def forward(self, x: torch.Tensor, extra: Optional[torch.Tensor] = None) -> torch.Tensor:
-        weight = self.weight[:, :4 * self.in_channels]
+        # where the slice would be of everything, Core ML's converter knows no such operator
+        weight = self.weight[:, :4 * self.in_channels] if self.extra_channels else self.weight
         if self.dwt is None:  # as one strided convolution, which never writes the coefficients to memory
             x = F.conv2d(zero_pad(x), haar_kernel(weight), self.bias, stride=2)
         else:

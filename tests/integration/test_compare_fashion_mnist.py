@@ -18,9 +18,7 @@ from scripts.benchmarks import ablation
 from scripts.benchmarks import compare_fashion_mnist as script
 from scripts.benchmarks.common import comparison, comparison_report, comparison_setup, costs, training
 from scripts.benchmarks.common.images import balanced_subset, load_split
-from scripts.benchmarks.common.paper import FAMILIES
 
-ALL = [name for names in FAMILIES.values() for name in names]
 CLASSES = 'bright', 'dark', 'middling'
 TINY = (  # three epochs of four updates
     '--updates', 12, '--images', 18, '--batch-size', 4, '--lr', 1e-3, '--seeds', 42, '--image-size', 8,
@@ -71,16 +69,6 @@ def file_name(name):
 
 
 # What is compared
-
-def test_all_models_of_the_comparison_have_their_own_sign_in_the_picture():
-    result = comparison.Result('', UPDATES, 1, 1e-3, 42, 10 ** 6, [1.], [100.], top1=80.)
-    rows = [comparison.Row(name, name, UPDATES, results=[result]) for name in ALL]
-    settings = comparison.Settings(CLASSES, 1, 1, 100, 28, 1, 1, 1., [1e-3], [42], 'fp32', *['none'] * 3)
-    chart = script.draw(comparison.Report('', settings, rows)).axes[0]
-    points = {bar.get_label(): bar.lines[0] for bar in chart.containers}
-    assert set(points) == set(ALL) >= {*timm.list_models(module='baselines')}
-    assert len({(line.get_color(), line.get_marker()) for line in points.values()}) == len(ALL)
-
 
 @pytest.mark.parametrize(
     'name', ['wavemix_16_5', 'wavemix_lite_128_7', 'fnet2d_64_5', 'mlp_mixer2d_64_5', 'cvt_128_4x4'])
