@@ -156,11 +156,14 @@ SIZES = [(64, 64), (65, 79), (63, 64), (56, 57), (96, 65), (60, 60), (77, 128), 
 
 
 @pytest.mark.recent_torch
+@pytest.mark.parametrize('part', ['whole', 'blocks'])
 @pytest.mark.parametrize('block', ['wavemix', 'lite', 'cascade'])
-def test_one_compiled_model_serves_all_sizes(block):  # test_wavemix.py compiles training
+def test_one_compiled_model_serves_all_sizes(block, part):  # test_wavemix.py compiles training
     torch._dynamo.reset()
-    model, graphs = create(**{**BLOCKS[block], 'depth': 1}), CompileCounter()
-    compiled = torch.compile(model, dynamic=True, fullgraph=True, backend=graphs)
+    model, graphs = create(**{**BLOCKS[block], 'depth': 2}), CompileCounter()
+    compiled = copy.deepcopy(model)
+    for module in [compiled] if part == 'whole' else compiled.blocks:
+        module.compile(fullgraph=True, backend=graphs)
     for i, size in enumerate(SIZES):
         x = images(model, 2 + i % 3, *size)
         with torch.no_grad():
