@@ -1,4 +1,4 @@
-"""The files that runtimes read: ONNX, OpenVINO, ExecuTorch, AOTInductor packages.
+"""The files that runtimes read: ONNX, OpenVINO, ExecuTorch, LiteRT (TFLite), AOTInductor packages.
 
 Packages of runtimes are imported where they are needed: nobody has all of them.
 """
@@ -198,6 +198,15 @@ def write_executorch(model: nn.Module, file: Path, images: np.ndarray) -> None:
     file.write_bytes(edge.to_executorch().buffer)
 
 
+# LiteRT, which was TensorFlow Lite
+
+
+def write_tflite(model: nn.Module, file: Path, images: np.ndarray) -> None:
+    """For one image at a time, as on a phone."""
+    import litert_torch
+    litert_torch.convert(model, (torch.from_numpy(images[:1]),)).export(str(file))
+
+
 # A page for browsers
 
 
@@ -228,6 +237,7 @@ RUNTIMES = {
     'openvino-int8': Runtime(
         'OpenVINO, int8', ('openvino', 'nncf'), '.xml', write_openvino_int8, calibration='required', exportable=False),
     'executorch': Runtime('ExecuTorch, XNNPACK', ('executorch',), '.pte', write_executorch),
+    'tflite': Runtime('LiteRT (TFLite)', ('litert_torch',), '.tflite', write_tflite),
     'web': Runtime(
         'a web page', ONNX, '', write_web, calibration='optional', options=('examples', 'metadata', 'onnxruntime_web')),
 }

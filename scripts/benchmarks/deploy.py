@@ -214,7 +214,7 @@ def measure_accuracy(
 
 def installed_software() -> Dict[str, str]:
     """The version of each package that bears on the figures."""
-    packages = ['torch', 'timm', 'timm-wavemix', 'onnxruntime', 'openvino', 'nncf', 'executorch']
+    packages = ['torch', 'timm', 'timm-wavemix', 'onnxruntime', 'openvino', 'nncf', 'executorch', 'ai-edge-litert']
     versions = {d.name: d.version for d in distributions()}
     return {package: versions[package] for package in packages if package in versions}
 

@@ -23,9 +23,9 @@ one with one thread and one with a thread for each core. The processes of a mode
 random images of 28x28. The 95th percentile and "times as fast as eager" belong to the faster process, for eager too.
 
 Images per second and memory belong to the process with all threads. Memory is the peak of the process after batches of
-1 and of 64, with Python and the runtime in it, and with what torch.compile needs. ExecuTorch's batches are single
-calls, and its Python interface has torch in memory, which a phone does not have. The file of PyTorch holds float32
-weights.
+1 and of 64, with Python and the runtime in it, and with what torch.compile needs. The batches of ExecuTorch and LiteRT
+are single calls, and ExecuTorch's Python interface has torch in memory, which a phone does not have. The file of
+PyTorch holds float32 weights.
 
 Top-1 is measured with the same shipped weights on all test images, preprocessed alike, whatever the runtime; nothing
 was selected by it. The recipe of the static int8 files was chosen on images of validation/, which the shipped weights
@@ -38,7 +38,8 @@ ResNet-18's first block sees a map of 7x7 and MobileNetV3's one of 14x14, where 
 SHIPPED = [name.split('.')[0] for name in timm.list_models('*.fashion_mnist', module='wavemix', pretrained=True)]
 PEERS = ['resnet18', 'mobilenetv3_small_100']  # without weights
 REFERENCE = 'eager'
-SAME = {'deployed', 'compiled', 'aoti', 'openvino', 'executorch'}  # compute what the reference does, in float32
+SAME = {  # compute what the reference does, in float32
+    'deployed', 'compiled', 'aoti', 'openvino', 'executorch', 'tflite'}
 TITLES = {**PYTORCH, **{name: runtime.title for name, runtime in RUNTIMES.items() if name in LOADERS}}
 BATCH = 64
 

@@ -39,12 +39,18 @@ def run_executorch(file, images):
     return np.concatenate([method.execute([torch.from_numpy(image[None])])[0].numpy().copy() for image in images])
 
 
+def run_tflite(file, images):
+    from ai_edge_litert.interpreter import Interpreter
+    run = Interpreter(str(file)).get_signature_runner()
+    return np.concatenate([run(args_0=image[None])['output_0'] for image in images])
+
+
 def run_aoti(file, images):
     with torch.inference_mode():
         return torch._inductor.aoti_load_package(str(file))(torch.from_numpy(images)).numpy()
 
 
-RUN = {'.onnx': run_onnx, '.xml': run_openvino, '.pte': run_executorch, '.pt2': run_aoti}
+RUN = {'.onnx': run_onnx, '.xml': run_openvino, '.pte': run_executorch, '.tflite': run_tflite, '.pt2': run_aoti}
 
 
 def logits(model, images):
@@ -123,7 +129,7 @@ def test_timms_script_writes_the_same_graph(exported, tmp_path):
 
 
 @pytest.mark.parametrize('runtime', [  # the fixture has the other two
-    pytest.param(key, marks=pytest.mark.slow if key == 'aoti' else ())
+    pytest.param(key, marks=pytest.mark.slow if key in ('aoti', 'tflite') else ())
     for key in RUNTIMES if key not in ('onnx', 'onnx-int8', 'web')])
 def test_every_runtime_that_is_installed_gives_the_models_logits(runtime, tmp_path, fashion_mnist, shipped, images):
     kind = RUNTIMES[runtime]

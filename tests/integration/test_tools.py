@@ -183,6 +183,19 @@ def test_export_with_a_dynamic_batch_height_and_width(block, deploy):
 
 
 @pytest.mark.recent_torch
+@pytest.mark.parametrize('deploy', [False, True], ids=['plain', 'deployed'])
+@pytest.mark.parametrize('block', ['wavemix', 'lite', 'cascade'])
+def test_an_exported_graph_has_nothing_that_converters_for_phones_refuse(block, deploy):
+    model = create(**BLOCKS[block])
+    given = reparameterize_model(model) if deploy else model
+    for node in torch.export.export(given, (images(model, 1, 28, 28),)).run_decompositions({}).graph.nodes:
+        value = node.meta.get('val')
+        assert not isinstance(value, torch.Tensor) or value.dim() <= 5  # litert-torch, coremltools
+        assert 'pad' not in str(node.target) or min(node.args[1]) >= 0  # all of them
+        assert node.target is not torch.ops.aten.alias.default  # coremltools; a slice of everything becomes one
+
+
+@pytest.mark.recent_torch
 @pytest.mark.parametrize('name', WAVEMIX)
 def test_deployed_model_in_onnx(name, tmp_path):
     model, file = create(name, depth=1, exportable=True), tmp_path / 'model.onnx'

@@ -339,14 +339,14 @@ def test_reparameterized_model_is_the_same(kwargs):
     assert not any(isinstance(m, (WaveletConv2d, OverlapAddConvTranspose2d)) for m in fused.modules())
 
 
-def test_only_the_form_that_runs_in_torch_has_more_weights_for_speed():
-    model = create(model_name='wavemix_lite_8_5', num_classes=10)
+@pytest.mark.parametrize('kwargs', [SMALL['wavemix'], dict(SMALL['lite'], dim=8)], ids=['wavemix', 'lite'])
+def test_only_the_form_that_runs_in_torch_has_more_weights_for_speed(kwargs):
+    plain, exportable = create(**kwargs), create(exportable=True, **kwargs)
+    exportable.load_state_dict(plain.state_dict())
     with set_layer_config(exportable=True):
-        in_a_file = reparameterize_model(model)
-    here = reparameterize_model(model)
-    count, x = lambda model: sum(p.numel() for p in model.parameters()), images(2, 1, 27, 30)
-    assert count(in_a_file) < count(model) < count(here)  # batch norms are fused in both
-    torch.testing.assert_close(in_a_file(x), here(x), rtol=1e-5, atol=1e-5)
+        in_a_file = reparameterize_model(plain)
+    count = lambda model: sum(p.numel() for p in model.parameters())  # noqa: E731
+    assert count(reparameterize_model(plain)) > count(in_a_file) >= count(reparameterize_model(exportable))
 
 
 @pytest.mark.parametrize('block', ['lite', 'cascade'])

@@ -56,6 +56,13 @@ def load_executorch(file: Path, threads: int) -> Run:
     return run
 
 
+def load_tflite(file: Path, threads: int) -> Run:
+    from ai_edge_litert.interpreter import Interpreter
+    interpreter = Interpreter(str(file), num_threads=threads)
+    run_one = interpreter.get_signature_runner()
+    return lambda images: np.concatenate([run_one(args_0=image[None])['output_0'] for image in images])
+
+
 LOADERS = {  # of the keys of timm_wavemix.export.RUNTIMES
     'onnx': load_onnx,
     'onnx-fp16': load_onnx,
@@ -64,5 +71,6 @@ LOADERS = {  # of the keys of timm_wavemix.export.RUNTIMES
     'openvino': load_openvino,
     'openvino-int8': load_openvino,
     'executorch': load_executorch,
+    'tflite': load_tflite,
     'aoti': load_aoti,
 }
