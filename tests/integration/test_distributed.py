@@ -71,6 +71,6 @@ def work(rank, store):
     dist.destroy_process_group()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_two_processes_have_the_gradients_of_the_whole_batch_and_stay_equal(tmp_path):
     mp.spawn(work, (tmp_path / 'store',), nprocs=WORLD_SIZE)
