@@ -3,10 +3,9 @@ import argparse
 import os
 import re
 import socket
-import subprocess
-import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +20,11 @@ HF_HOME = tempfile.TemporaryDirectory()  # not the user's cache and token
 os.environ['HF_HOME'] = HF_HOME.name
 os.environ['HF_HUB_DISABLE_XET'] = '1'  # it has no server but the Hub's
 os.environ['HF_HUB_DISABLE_TELEMETRY'] = '1'
+
+import timm  # noqa: E402
+from timm.models import save_for_hf  # noqa: E402
+
+import timm_wavemix  # noqa: E402, F401  registers the models
 
 # a row of 50 for each class of Fashion-MNIST
 TEST_IMAGES = Path(__file__).parents[1] / 'scripts' / 'images' / 'test_images.png'
@@ -52,6 +56,16 @@ def randomize_batch_norms(model):
     return model
 
 
+def create(model_name, **kwargs):
+    """A new model in evaluation mode, whose batch norms have something to do."""
+    torch.manual_seed(0)
+    return randomize_batch_norms(timm.create_model(model_name, **kwargs)).eval()
+
+
+def images(*size):
+    return torch.randn(*size, generator=torch.Generator().manual_seed(1))
+
+
 @pytest.fixture(scope='session')
 def fashion_mnist(tmp_path_factory):
     """A folder as prepare_fashion_mnist.py writes it, with the splits validation/ and test/ of 40 test images each."""
@@ -64,6 +78,16 @@ def fashion_mnist(tmp_path_factory):
             for i in columns:
                 sheet.crop((28 * i, 28 * label, 28 * i + 28, 28 * label + 28)).save(folder / f'{i}.png')
     return data
+
+
+class Hostile:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
 
 
 # a Hub that runs here
@@ -101,10 +125,6 @@ def checkpoint(file, trained, ema=None, **args):
 
 @pytest.fixture
 def model():
-    import timm
-    import torch
-
-    import timm_wavemix  # noqa: F401  registers the models
     torch.manual_seed(0)
     return timm.create_model('wavemix_16_5', num_classes=7).eval()
 
@@ -112,7 +132,6 @@ def model():
 @pytest.fixture
 def folder(model, tmp_path):
     """The model as timm saves it."""
-    from timm.models import save_for_hf
     save_for_hf(model, tmp_path / 'model', safe_serialization=True, model_args={'num_classes': 7})
     return tmp_path / 'model'
 
@@ -124,32 +143,14 @@ def push(capsys):
 
     def run(*args):
         capsys.readouterr()
-        code = 0
-        try:
-            main([str(arg) for arg in args], prog='push')
-        except SystemExit as e:
-            code = e.code
-        return (code, *capsys.readouterr())
+        return (status_of(partial(main, prog='push'), *args), *capsys.readouterr())
     return run
 
 
 @pytest.fixture
 def pull(tmp_path):
     """Create a model from the server, past the cache of other tests."""
-    import timm
-
     def run(repo_id='org/model', **kwargs):
         kwargs.setdefault('cache_dir', tmp_path / 'cache')
         return timm.create_model(f'hf-hub:{repo_id}', pretrained=True, **kwargs).eval()
-    return run
-
-
-@pytest.fixture
-def python(server, tmp_path):
-    """Run code in a process with a cache of its own."""
-    def run(*args, **env):
-        env = {**os.environ, 'HF_HOME': str(tmp_path / 'home'), **env}
-        return subprocess.run(
-            [sys.executable, *map(str, args)], env=env, capture_output=True, text=True, timeout=120,
-            cwd=TEST_IMAGES.parents[2])
     return run

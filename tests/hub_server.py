@@ -76,7 +76,7 @@ class HubServer:
         self.accounts = {'hf_write': 'write', 'hf_read': 'read', 'hf_stranger': 'stranger'}
         self.failures: Dict[str, Tuple[int, str]] = {}  # by endpoint, the status of each answer and its reason
         self.pages: Dict[str, int] = {}  # by endpoint, the status of an HTML page in place of each answer
-        self.cuts: Dict[str, int] = {}  # by endpoint, the byte of each body after which the connection is cut
+        self.upload_limit: Optional[int] = None  # the byte of an upload after which the connection is cut
         self.before_commit = lambda: None
         self.after_commit: Callable[[Response], Response] = lambda response: response  # what becomes of the answer
         self.store = lambda content: content  # what the storage makes of an upload
@@ -133,26 +133,9 @@ class HubServer:
             oid = repo.refs.get(revision, revision)
             return oid if oid in repo.commits else fail(404, f'Invalid rev id: {revision}', 'RevisionNotFound')
 
-        def cut(response: Response) -> Response:
-            """End the connection in the middle of the body."""
-            body, after = response.get_data(), self.cuts[request.endpoint]
-            connection = request.environ['werkzeug.socket']
-
-            def part():
-                yield body[:after]
-                connection.shutdown(socket.SHUT_RDWR)
-
-            return Response(part(), response.status, response.headers)
-
         @app.get('/files/<name>')
         def file(name):
             return Response(self.files[name], mimetype='application/octet-stream')
-
-        @app.get('/api/whoami-v2')
-        def whoami():
-            if account() is None:
-                fail(401, 'Invalid username or password.')
-            return jsonify(type='user', name=account(), orgs=[{'name': 'org'}])
 
         @app.post('/api/repos/create')
         def create():
@@ -262,8 +245,8 @@ class HubServer:
 
         @app.put('/lfs/<oid>')
         def lfs_upload(oid):
-            if 'lfs_upload' in self.cuts:
-                request.stream.read(self.cuts['lfs_upload'])
+            if self.upload_limit:
+                request.stream.read(self.upload_limit)
                 return self.hang_up()
             content = request.get_data()
             if hashlib.sha256(content).hexdigest() != oid:
@@ -275,8 +258,7 @@ class HubServer:
         def lfs_download(oid):
             response = Response(self.objects[oid], mimetype='application/octet-stream')
             response.set_etag(oid)
-            response.make_conditional(request, accept_ranges=True, complete_length=len(self.objects[oid]))
-            return cut(response) if 'lfs_download' in self.cuts else response
+            return response.make_conditional(request, accept_ranges=True, complete_length=len(self.objects[oid]))
 
         @app.post('/api/models/<owner>/<name>/commit/<path:revision>')
         def commit(owner, name, revision):

@@ -16,8 +16,8 @@ from torch.types import Device
 from .wavelet import DWT2d, ZeroPad, haar_kernel, is_haar, stock_conv2d, zero_pad
 
 __all__ = [
-    'OverlapAddConvTranspose2d', 'WaveletConv2d', 'WaveletMlp', 'conv_transpose2d', 'fuse_up', 'keep_grad_format',
-    'sub_pixel', 'upsample2d']
+    'OverlapAddConvTranspose2d', 'SubPixelConvTranspose2d', 'WaveletConv2d', 'WaveletMlp', 'conv_transpose2d',
+    'fuse_up', 'keep_grad_format', 'upsample2d']
 
 torch.fx.wrap('zero_pad')  # torch.fx needs this in every module that calls the function
 
@@ -208,6 +208,26 @@ class OverlapAddConvTranspose2d(nn.Module):
         return f'{self.in_channels}, {self.out_channels}'
 
 
+class SubPixelConvTranspose2d(nn.ConvTranspose2d):
+    """`nn.ConvTranspose2d` of few channels, with a padding of 1 and a kernel of `stride + 2`.
+
+    As a 3x3 convolution and a pixel shuffle it has more weights, and torch runs it faster on a CPU.
+    """
+
+    @torch.jit.ignore
+    def fuse(self) -> nn.Module:
+        """That form, but with timm's `exportable=True` the layer itself: files are to be small."""
+        if is_exportable():
+            return self
+        stride = self.stride[0]
+        # what each of 3x3 pixels adds to the cell of the one in the middle
+        x = torch.eye(9 * self.in_channels).to(self.weight).unflatten(1, (self.in_channels, 3, 3))
+        cells = F.conv_transpose2d(x, self.weight, stride=stride, padding=1).unflatten(2, (3, -1)).unflatten(4, (3, -1))
+        weight = cells[:, :, 1, :, 1].permute(1, 2, 3, 0).flatten(0, 2).unflatten(1, (self.in_channels, 3, 3))
+        bias = cast(nn.Parameter, self.bias).repeat_interleave(stride ** 2)
+        return nn.Sequential(stock_conv2d(weight, bias, padding=1), nn.PixelShuffle(stride)).train(self.training)
+
+
 def conv_transpose2d(
         in_channels: int,
         out_channels: int,
@@ -221,7 +241,9 @@ def conv_transpose2d(
     """
     dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
     if stride < 8 or is_exportable():
-        return nn.ConvTranspose2d(in_channels, out_channels, stride + 2, stride, padding=1, **dd)
+        narrow = in_channels * out_channels <= 64 and not is_exportable()
+        conv = SubPixelConvTranspose2d if narrow else nn.ConvTranspose2d
+        return conv(in_channels, out_channels, stride + 2, stride, padding=1, **dd)
     return OverlapAddConvTranspose2d(in_channels, out_channels, stride, **dd)
 
 
@@ -247,7 +269,8 @@ def fuse_batch_norm(conv: nn.Module, norm: nn.Module) -> Tuple[nn.Module, nn.Mod
             norm.running_mean is None or norm.running_var is None:
         return conv, norm
     transpose = isinstance(conv, nn.ConvTranspose2d)
-    fused = (nn.ConvTranspose2d if transpose else nn.Conv2d)(
+    kind = next(kind for kind in (SubPixelConvTranspose2d, nn.ConvTranspose2d, nn.Conv2d) if isinstance(conv, kind))
+    fused = kind(
         conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, device='meta')  # type: ignore[arg-type]
     # a new layer: the weight of the old one may be computed from others, as by pruning or weight norm
     fused.weight, fused.bias = fuse_conv_bn_weights(
@@ -260,25 +283,7 @@ def fuse_up(mlp: nn.Module, up: nn.Module, norm: nn.Module) -> Tuple[nn.Module, 
     if isinstance(up, nn.Upsample):
         mlp.fc2, norm = fuse_batch_norm(mlp.get_submodule('fc2'), norm)
         return up, norm
-    up, norm = fuse_batch_norm(up, norm)
-    return sub_pixel(up), norm
-
-
-def sub_pixel(up: nn.Module) -> nn.Module:
-    """A narrow transposed convolution as a 3x3 convolution and a pixel shuffle, for inference; others as they are.
-
-    Up to eight times eight channels torch runs it faster on a CPU, for one image and for many. It has more weights, so
-    it is not for files: with timm's `exportable=True` nothing changes.
-    """
-    if not isinstance(up, nn.ConvTranspose2d) or is_exportable() or up.in_channels * up.out_channels > 64:
-        return up
-    stride = up.stride[0]
-    # what each of 3x3 pixels adds to the cell of the one in the middle
-    pixels = torch.eye(9 * up.in_channels).to(up.weight).unflatten(1, (up.in_channels, 3, 3))
-    cells = F.conv_transpose2d(pixels, up.weight, stride=stride, padding=1)[..., stride:2 * stride, stride:2 * stride]
-    weight = cells.permute(1, 2, 3, 0).flatten(0, 2).unflatten(1, (up.in_channels, 3, 3))
-    bias = None if up.bias is None else up.bias.repeat_interleave(stride ** 2)
-    return nn.Sequential(stock_conv2d(weight, bias, padding=1), nn.PixelShuffle(stride)).train(up.training)
+    return fuse_batch_norm(up, norm)
 
 
 @torch.fx.wrap  # no tracer can follow control flow that depends on gradients

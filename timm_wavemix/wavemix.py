@@ -23,7 +23,7 @@ from timm.models import build_model_with_cfg, checkpoint, checkpoint_seq, genera
 from timm.models._features import feature_take_indices
 from torch.types import Device
 
-from .layers import WaveletMlp, conv_transpose2d, fuse_up, keep_grad_format, sub_pixel, upsample2d
+from .layers import WaveletMlp, conv_transpose2d, fuse_up, keep_grad_format, upsample2d
 from .mixers import FNet2dBlock, MlpMixer2dBlock
 from .wavelet import LLSubband, crop, is_haar, stock_ll_subband
 
@@ -77,8 +77,7 @@ class WaveMixBlock(nn.Module):
 
     @torch.jit.ignore
     def reparameterize(self) -> None:
-        """Replace the transform by stock convolutions, and what is faster in another form, for inference."""
-        self.ups = nn.ModuleList([sub_pixel(up) for up in self.ups])
+        """Replace the transform by stock convolutions, for inference."""
         self.lls = nn.ModuleList([stock_ll_subband(ll, self.conv_dw.weight) for ll in self.lls])
 
 

@@ -1,4 +1,4 @@
-"""Measure the accuracy on Fashion-MNIST's test images under noise, blur and shift.
+"""Measure the accuracy on Fashion-MNIST's test images under noise, blur, shift and rotation.
 
 The models are the ones that the package ships, and a checkpoint of timm's train.py if you name one.
 """
@@ -23,15 +23,25 @@ from scripts.benchmarks.common.step import BF16, FP32, autocast
 from timm_wavemix.checkpoints import load_checkpoint
 
 NAME = 'robustness'
-METHOD = """\
+KINDS = {
+    'noise': """\
 - noise σ: Gaussian noise of this standard deviation is added to the pixels, which range from 0 to 1. The sum is
-  clipped.
-- blur σ: the image is convolved with a Gaussian of this standard deviation in pixels.
+  clipped.""",
+    'blur': """\
+- blur σ: the image is convolved with a Gaussian of this standard deviation in pixels.""",
+    'shift': """\
 - shift n: the image moves by up to n pixels in each direction; all (2n + 1)² shifts are equally likely. Black, the
-  background, fills the gap.
-
+  background, fills the gap.""",
+    'rotation': """\
+- rotation n: the image turns by n degrees about its centre, to the left or to the right with equal probability, with
+  bilinear interpolation. Black, the background, fills the gap.""",
+}
+METHOD = """\
 The same seed is set before each accuracy, so all models get the same images. The models are the ones that the package
 ships{peer}."""
+NO_PEER = """
+There is no row of ResNet-18: `--checkpoint output/train/resnet18/last.pth.tar --use-ema` adds it, with the checkpoint
+of a training by [its recipe](../../scripts/recipes/peers/resnet18.fashion_mnist.yaml)."""
 SEED = 0
 SIDE = 28  # pixels of an image
 CLASSES = 10
@@ -48,14 +58,20 @@ class Report(report.Measured):
         return cls(**values)
 
 
+def rotation(degrees: float) -> nn.Module:
+    return v2.RandomChoice([
+        v2.RandomRotation((angle, angle), v2.InterpolationMode.BILINEAR) for angle in (-degrees, degrees)])
+
+
 def corruptions() -> Dict[str, nn.Module]:
-    """Transforms of a grey image `(1, 28, 28)` from 0 to 1, by their names in the table."""
+    """Transforms of a grey image `(1, 28, 28)` from 0 to 1, by their names in the table: kind and strength."""
     return {
         'clean': nn.Identity(),
         **{f'noise {sigma}': v2.GaussianNoise(sigma=sigma) for sigma in (0.05, 0.1, 0.2)},
         # the kernel reaches three standard deviations
         **{f'blur {sigma}': v2.GaussianBlur(2 * math.ceil(3 * sigma) + 1, sigma) for sigma in (0.5, 1.0, 1.5)},
         **{f'shift {n}': v2.RandomCrop(SIDE, padding=n) for n in (1, 2, 4)},
+        **{f'rotation {degrees}': rotation(degrees) for degrees in range(5, 31, 5)},
     }
 
 
@@ -126,10 +142,12 @@ def measure(args: argparse.Namespace) -> Report:
     precision = BF16 if args.amp else FP32
     top1: Dict[str, Dict[str, float]] = {}
     models = load_models(args.checkpoint, args.use_ema)
-    with tqdm(total=len(models) * len(corruptions()), unit=' accuracies') as progress:
+    chosen = {
+        title: corruption for title, corruption in corruptions().items() if title.startswith(('clean', *args.kinds))}
+    with tqdm(total=len(models) * len(chosen), unit=' accuracies') as progress:
         for name, model in models.items():
             top1[name] = {}
-            for title, corruption in corruptions().items():
+            for title, corruption in chosen.items():
                 progress.set_description(f'{name}, {title}')
                 top1[name][title] = corrupted_accuracy(model, corruption, args.data, args.device, images, precision)
                 progress.update()
@@ -140,17 +158,19 @@ def measure(args: argparse.Namespace) -> Report:
 
 def markdown(results: Report, stem: Path) -> str:
     shipped = list_shipped()
+    has_peer = any(name not in shipped for name in results.top1)
+    titles = next(iter(results.top1.values()))
+    kinds = {kind: text for kind, text in KINDS.items() if any(title.startswith(kind) for title in titles)}
     columns = [('model', lambda name: f'`{name}`')]
-    columns += [
-        (title, lambda name, title=title: f'{results.top1[name][title]:.2f}')
-        for title in next(iter(results.top1.values()))]
+    columns += [(title, lambda name, title=title: f'{results.top1[name][title]:.2f}') for title in titles]
     return report.pages([
         report.head(
-            'Accuracy under noise, blur and shift', NAME, stem, results.command, results.machine, results.software),
+            f'Accuracy under {", ".join(kinds)}', NAME, stem, results.command, results.machine, results.software),
         f'Top-1 accuracy in percent on {results.images:,} test images of Fashion-MNIST, seed {SEED}'
         f'{", in bf16 autocast" * (results.precision == BF16)}.',
         report.table(columns, results.top1),
-        METHOD.format(peer=', and one trained for comparison' * any(name not in shipped for name in results.top1)),
+        '\n'.join(kinds.values()),
+        METHOD.format(peer=', and one trained for comparison' * has_peer) + NO_PEER * (not has_peer),
     ])
 
 
@@ -164,6 +184,9 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument(
         '--images', type=command.number_or_all, default='all', metavar='N',
         help="test images, of each class alike, or 'all' (default: %(default)s)")
+    parser.add_argument(
+        '--kinds', nargs='+', choices=KINDS, default=[*KINDS], metavar='KIND',
+        help=f'what is done to the images, of {", ".join(KINDS)} (default: all)')
     parser.add_argument('--amp', action='store_true', help='bf16 autocast, much faster on some processors and GPUs')
     command.add_device_argument(parser)
     command.add_output_arguments(parser, NAME)

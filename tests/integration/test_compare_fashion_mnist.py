@@ -1,4 +1,5 @@
 """The comparison and the ablation: all models are trained alike, an interrupted run resumes, failures are reported."""
+import argparse
 import json
 import re
 import sys
@@ -15,11 +16,9 @@ from PIL import Image
 from conftest import markdown_rows, status_of
 from scripts.benchmarks import ablation
 from scripts.benchmarks import compare_fashion_mnist as script
-from scripts.benchmarks.common import comparison, comparison_report, comparison_setup, training
+from scripts.benchmarks.common import comparison, comparison_report, comparison_setup, costs, training
 from scripts.benchmarks.common.images import balanced_subset, load_split
-from scripts.benchmarks.common.paper import FAMILIES
 
-ALL = [name for names in FAMILIES.values() for name in names]
 CLASSES = 'bright', 'dark', 'middling'
 TINY = (  # three epochs of four updates
     '--updates', 12, '--images', 18, '--batch-size', 4, '--lr', 1e-3, '--seeds', 42, '--image-size', 8,
@@ -47,6 +46,7 @@ def light(request, monkeypatch):
     monkeypatch.setattr(comparison_setup.command, 'limit_memory', lambda device: None)
     if 'picture' not in request.node.name:
         monkeypatch.setattr(comparison_report, 'draw', lambda *_: Figure((1, 1)))
+        monkeypatch.setattr(ablation, 'draw', lambda *_: Figure((1, 1)))
 
 
 @pytest.fixture
@@ -70,16 +70,6 @@ def file_name(name):
 
 # What is compared
 
-def test_all_models_of_the_comparison_have_their_own_sign_in_the_picture():
-    result = comparison.Result('', UPDATES, 1, 1e-3, 42, 10 ** 6, [1.], [100.], top1=80.)
-    rows = [comparison.Row(name, name, UPDATES, results=[result]) for name in ALL]
-    settings = comparison.Settings(CLASSES, 1, 1, 100, 28, 1, 1, 1., [1e-3], [42], 'fp32', *['none'] * 3)
-    chart = script.draw(comparison.Report('', settings, rows)).axes[0]
-    points = {bar.get_label(): bar.lines[0] for bar in chart.containers}
-    assert set(points) == set(ALL) >= {*timm.list_models(module='baselines')}
-    assert len({(line.get_color(), line.get_marker()) for line in points.values()}) == len(ALL)
-
-
 @pytest.mark.parametrize(
     'name', ['wavemix_16_5', 'wavemix_lite_128_7', 'fnet2d_64_5', 'mlp_mixer2d_64_5', 'cvt_128_4x4'])
 def test_a_model_takes_the_size_and_the_classes_and_drops_nothing(name):
@@ -90,17 +80,24 @@ def test_a_model_takes_the_size_and_the_classes_and_drops_nothing(name):
     assert all(m.p == 0 for m in model.modules() if isinstance(m, torch.nn.Dropout))
 
 
-def test_the_ablation_trains_a_model_with_other_transforms_and_levels(run, tmp_path, monkeypatch):
-    runs = ablation.list_runs(['wavemix_16_5'])
-    assert [variant.name.partition('.')[2] for variant in runs] == [
-        '', 'db2', 'sym4', 'bior2.2', 'average_pooling', 'learned', 'dense', '1_levels', '2_levels', '3_levels']
-    chosen = [runs[0], runs[6]]
-    monkeypatch.setattr(ablation, 'list_runs', lambda models: chosen)
-    rows = run('--models', 'wavemix_16_5', '--updates', 1, '--images', 4, '--seeds', 1, 2, command=ablation)
-    assert list(rows) == ['wavemix_16_5', 'wavemix_16_5.dense'] and not any(row['error'] for row in rows.values())
-    assert len({row['results'][0]['losses'][0] for row in rows.values()}) == 2
-    assert 'dense' in (tmp_path / 'work.md').read_text().split('## What this shows')[1].split('## Method')[0]
-    assert run('--models', 'fnet2d_64_5', command=ablation) == 2
+def test_the_ablation_trains_variants_and_measures_their_costs_alone(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(costs, 'ROUNDS', 1)
+    args = '--variants', 'bilinear', 'no_conv_dw', '--updates', 1, '--images', 4, '--seeds', 1, 2
+    rows = run(*args, command=ablation)
+    names = ['wavemix_16_5', 'wavemix_16_5.bilinear', 'wavemix_16_5.no_conv_dw']
+    assert list(rows) == names and not any(row['error'] for row in rows.values())
+    assert len({row['results'][0]['losses'][0] for row in rows.values()}) == 3
+
+    trained = json.loads((tmp_path / 'work.json').read_text())
+    assert status_of(ablation.main, '--costs', '--device', 'cpu', '--output', tmp_path / 'work') == 0
+    report = json.loads((tmp_path / 'work.json').read_text())
+    assert trained['costs'] is None and {**report, 'costs': None} == trained
+    costs_of = report['costs']['rows']
+    assert list(costs_of) == names
+    assert costs_of['wavemix_16_5.no_conv_dw']['saved_bytes'] < costs_of['wavemix_16_5']['saved_bytes']
+    tables = markdown_rows((tmp_path / 'work.md').read_text())
+    assert [[cell[0].strip('`') for cell in table[2:]] for table in tables] == [names, names]
+    assert run('--variants', 'none', command=ablation) == 2
 
 
 # What they are trained on
@@ -113,6 +110,18 @@ def test_subset_is_balanced_and_drawn_by_the_seed(data):
     assert subset.indices == balanced_subset(dataset, 11, seed=1).indices
     assert set(subset.indices) != set(balanced_subset(dataset, 11, seed=2).indices)
     assert sorted(balanced_subset(dataset, None, seed=1).indices) == list(range(24))
+
+
+@pytest.mark.parametrize('no_aug', [False, True])
+def test_training_images_are_augmented_unless_they_are_not_to_be(data, no_aug):
+    args = argparse.Namespace(
+        data_dir=data, image_size=10, lr=[1e-3], validation_images=None, test_images=None, no_aug=no_aug)
+    images = comparison_setup.load_data(args).train
+    same = {torch.equal(images[0][0], images[0][0]) for _ in range(5)}
+    assert same == {no_aug}
+    if no_aug:
+        pixels = np.asarray(Image.open(data / 'train/bright/0.png').convert('RGB')) / 255
+        assert images[0][0].permute(1, 2, 0).numpy() == pytest.approx((pixels - 0.286) / 0.353, abs=1e-5)
 
 
 def test_every_model_gets_the_same_images_in_the_same_order(run, monkeypatch):

@@ -55,11 +55,6 @@ def test_what_is_missing_is_named_before_anything_runs(monkeypatch, capsys):
     assert '--group demo' in run(monkeypatch)
 
 
-def test_a_dozen_images_cover_every_class():
-    assert len(IMAGES) == 12
-    assert {file.stem.split('_', 1)[1] for file in IMAGES} == set(FOLDERS)
-
-
 @pytest.mark.skipif(not FASHION_MNIST.exists(), reason='needs `apt install dataset-fashion-mnist`')
 def test_images_are_those_of_the_test_split():
     with gzip.open(FASHION_MNIST / 't10k-images-idx3-ubyte.gz') as file:

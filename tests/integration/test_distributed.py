@@ -1,5 +1,6 @@
 """DistributedDataParallel of two processes on CPUs."""
 import copy
+import itertools
 from datetime import timedelta
 
 import pytest
@@ -10,18 +11,16 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-import timm_wavemix  # noqa: F401  registers the models
+from conftest import randomize_batch_norms
 
 WORLD_SIZE = 2
 
 
-@pytest.fixture(params=[
+MODELS = [  # one of each block with a wavelet
     dict(model_name='wavemix_16_5'),
     dict(model_name='wavemix_lite_128_7', dim=16, depth=3),
     dict(model_name='wavemix_192_16_l3_p4', dim=16, depth=3),
-], ids=['wavemix', 'lite', 'cascade'])
-def kwargs(request):
-    return request.param
+]
 
 
 def loss(model, x, target):
@@ -32,11 +31,7 @@ def check_gradients(rank, model, x, target):
     # Batch norm makes a process's output depend on the rest of its batch, so halves of a batch cannot give the whole
     # batch's gradient, with any model (SyncBatchNorm, the remedy, needs GPUs). With the running statistics the loss is
     # a mean over images, and then they must.
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 2.)
-            module.eval()
+    randomize_batch_norms(model).eval()
     whole, half = copy.deepcopy(model), copy.deepcopy(model)
     parallel = DistributedDataParallel(model)
     loss(whole, x, target).backward()
@@ -65,21 +60,17 @@ def check_steps(rank, model, x, target):
         assert torch.equal(*copies), f'{name} differs between the processes'
 
 
-def work(rank, store, check, kwargs):
+def work(rank, store):
     torch.set_num_threads(1)
     dist.init_process_group(
         'gloo', init_method=f'file://{store}', rank=rank, world_size=WORLD_SIZE, timeout=timedelta(seconds=60))
-    torch.manual_seed(0)
-    model = timm.create_model(num_classes=10, proj_drop_rate=0., **kwargs).double().train()
-    check(rank, model, torch.randn(4, 3, 15, 18).double(), torch.arange(4))
+    for kwargs, check in itertools.product(MODELS, [check_gradients, check_steps]):
+        torch.manual_seed(0)
+        model = timm.create_model(num_classes=10, proj_drop_rate=0., **kwargs).double().train()
+        check(rank, model, torch.randn(4, 3, 15, 18).double(), torch.arange(4))
     dist.destroy_process_group()
 
 
-@pytest.mark.timeout(180)
-def test_gradients_of_two_processes_are_those_of_the_whole_batch(tmp_path, kwargs):
-    mp.spawn(work, (tmp_path / 'store', check_gradients, kwargs), nprocs=WORLD_SIZE)
-
-
-@pytest.mark.timeout(180)
-def test_two_processes_train_every_parameter_and_stay_equal(tmp_path, kwargs):
-    mp.spawn(work, (tmp_path / 'store', check_steps, kwargs), nprocs=WORLD_SIZE)
+@pytest.mark.timeout(400)
+def test_two_processes_have_the_gradients_of_the_whole_batch_and_stay_equal(tmp_path):
+    mp.spawn(work, (tmp_path / 'store',), nprocs=WORLD_SIZE)

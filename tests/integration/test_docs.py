@@ -85,6 +85,11 @@ def test_readme_is_short():
     assert len(README.splitlines()) <= 150
 
 
+def test_rows_of_our_weights_are_those_of_the_script():
+    assert all(f'{model_table.row(name)}\n' in README for name in OWN)
+
+
+@pytest.mark.slow  # it runs models of 256x256 pixels
 def test_model_tables_are_those_of_the_script():
     shown = re.search(r'<!-- tables: .*? -->\n(.*)<!-- end of tables -->', README, re.DOTALL).group(1)
     assert re.findall(r'(?:^\|.*\n)+', shown, re.MULTILINE) == [f'{table}\n' for table in model_table.tables()]

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from conftest import markdown_rows, randomize_batch_norms, status_of
+from conftest import create, markdown_rows, randomize_batch_norms, status_of
 from scripts.benchmarks import efficiency as script
 from scripts.benchmarks import efficiency_tables as tables
 from scripts.benchmarks.common import measure
@@ -18,12 +18,6 @@ from scripts.benchmarks.models import reference
 from timm_wavemix.wavemix import checkpoint_filter_fn
 
 CPU = torch.device('cpu')
-
-
-def with_statistics(model):
-    """Batch norms that have something to do."""
-    torch.manual_seed(0)
-    return randomize_batch_norms(model)
 
 
 def assert_equal_logits(model, other):
@@ -41,14 +35,15 @@ def assert_equal_logits(model, other):
 
 def test_plain_model_takes_our_weights_and_gives_our_logits(name='wavemix_16_5'):
     pytest.importorskip('pytorch_wavelets')
-    model = with_statistics(timm.create_model(name, num_classes=10))
+    model = create(name, num_classes=10)
     other = reference.plain_model(name)
     other.load_state_dict(model.state_dict())
     assert_equal_logits(model, other)
 
 
 def test_authors_model_gives_the_logits_of_ours(dim=16):
-    other = with_statistics(reference.authors_lite_model(dim, 7, CPU))
+    torch.manual_seed(0)
+    other = randomize_batch_norms(reference.authors_lite_model(dim, 7, CPU))
     model = timm.create_model('wavemix_lite_128_7', dim=dim, num_classes=10)
     model.load_state_dict(checkpoint_filter_fn(other.state_dict(), model))
     assert_equal_logits(model, other)
@@ -174,13 +169,6 @@ def test_other_implementations_are_compared_and_those_not_measured_have_a_dash()
     costs = [measure.Cost('wavemix_16_5', 64, 32), measure.Cost('wavemix_64_5', 64, 32)]
     (table,) = markdown_rows(tables.implementation_table(measure.Results(costs, speeds)))
     assert [row[2:] for row in table[2:]] == [['3.00', '3.00'], ['–', '–']]
-
-
-def test_a_missing_library_costs_only_its_models(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'vit_pytorch', None)
-    cases, remarks = script.create_cases(['vit_128_4x4', 'fnet2d_64_5'], 1, 32, CPU)
-    assert [case.name for case in cases] == ['fnet2d_64_5']
-    assert len(remarks) == 1 and 'pip install --group baselines' in remarks[0]
 
 
 # The command

@@ -8,8 +8,6 @@ import pytest
 import timm
 import torch
 
-import timm_wavemix  # noqa: F401  registers the models
-
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import json, sys

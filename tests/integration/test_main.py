@@ -60,12 +60,14 @@ def test_script_sees_its_arguments_and_folder_as_without_us(tmp_path, flags):
     assert ours.stdout == alone.stdout, ours.stderr
 
 
-def test_exception_ends_in_a_traceback_of_the_script(tmp_path):
+def test_exception_ends_in_a_traceback_of_the_script(tmp_path, monkeypatch, call):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', sys.path[:])
     (tmp_path / 'script.py').write_text('def train():\n    raise RuntimeError("no luck")\n\ntrain()\n')
-    result = python('-m', 'timm_wavemix', 'script.py', cwd=tmp_path)
-    assert result.returncode == 1
-    assert 'script.py", line 4, in <module>\n    train()\n' in result.stderr
-    assert result.stderr.endswith('\nRuntimeError: no luck\n')
+    with pytest.raises(RuntimeError, match='^no luck$') as error:
+        call('script.py')
+    assert [(entry.path.name, entry.lineno + 1) for entry in error.traceback[-2:]] == [
+        ('script.py', 4), ('script.py', 2)]
 
 
 def test_exit_status_is_the_scripts(tmp_path, monkeypatch, call):

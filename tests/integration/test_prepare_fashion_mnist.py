@@ -1,11 +1,8 @@
-import functools
 import gzip
 import hashlib
 import struct
 import sys
-import threading
 from collections import Counter
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,7 @@ from timm.data import create_dataset, create_loader
 from torchvision.datasets import FashionMNIST
 
 from scripts import prepare_fashion_mnist as script
+from scripts.benchmarks.common.browser import serve
 
 CLASSES = [
     '0_t_shirt_top', '1_trouser', '2_pullover', '3_dress', '4_coat', '5_sandal', '6_shirt', '7_sneaker', '8_bag',
@@ -75,14 +73,29 @@ def assert_is_source(out, splits):
                 np.testing.assert_array_equal(np.asarray(image), images[index])
 
 
-def run_main(monkeypatch, *args):
-    """Run the command line in this process; returns what it says on failure."""
-    monkeypatch.setattr(sys, 'argv', [script.__file__, *map(str, args)])
-    with pytest.raises(SystemExit) as caught:
-        script.main()
-    message = caught.value.code
-    assert isinstance(message, str) and '\n' not in message
-    return message
+@pytest.fixture
+def splits(tmp_path):
+    return make_source(tmp_path / 'source')
+
+
+@pytest.fixture
+def out(tmp_path, splits):
+    """The folders of the small source."""
+    script.prepare(tmp_path / 'out', tmp_path / 'source', held_out=HELD_OUT)
+    return tmp_path / 'out'
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch):
+    """Run the command line in this process; returns what it says on failure, which comes before anything is written."""
+    def run(*args):
+        monkeypatch.setattr(sys, 'argv', [script.__file__, str(tmp_path / 'out'), *map(str, args)])
+        with pytest.raises(SystemExit) as caught:
+            script.main()
+        message = caught.value.code
+        assert isinstance(message, str) and '\n' not in message and not (tmp_path / 'out').exists()
+        return message
+    return run
 
 
 @pytest.mark.parametrize('suffix', ['.gz', ''])
@@ -93,22 +106,18 @@ def test_every_image_lands_in_the_folder_of_its_label(tmp_path, suffix):
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['all', 'test', 'train', 'validation']
 
 
-def test_held_out_images_are_disjoint_from_train_and_never_change(tmp_path):
-    make_source(tmp_path / 'source')
-    script.prepare(tmp_path / 'out', tmp_path / 'source', held_out=HELD_OUT)
-    train, validation = indices_in(tmp_path / 'out' / 'train'), indices_in(tmp_path / 'out' / 'validation')
+def test_held_out_images_are_disjoint_from_train_and_never_change(out):
+    train, validation = indices_in(out / 'train'), indices_in(out / 'validation')
     assert len(validation) == HELD_OUT
     assert not set(train) & set(validation)
     # a written-down draw, as published validation accuracies rest on it
     assert sorted(validation)[:8] == [0, 3, 10, 15, 16, 18, 23, 24]
 
 
-def test_timm_reads_rgb_with_the_labels_of_the_source(tmp_path):
-    splits = make_source(tmp_path / 'source')
-    script.prepare(tmp_path / 'out', tmp_path / 'source', held_out=HELD_OUT)
+def test_timm_reads_rgb_with_the_labels_of_the_source(out, splits):
     for split, name in ('train', 'train'), ('validation', 'train'), ('all', 'train'), ('test', 't10k'):
         images, labels = splits[name]
-        dataset = create_dataset('', root=tmp_path / 'out', split=split)
+        dataset = create_dataset('', root=out, split=split)
         assert dataset.reader.class_to_idx == {name: i for i, name in enumerate(CLASSES)}
         loader = create_loader(
             dataset, (3, 28, 28), len(dataset), use_prefetcher=False, mean=(0.,) * 3, std=(1.,) * 3, crop_pct=1.,
@@ -121,8 +130,7 @@ def test_timm_reads_rgb_with_the_labels_of_the_source(tmp_path):
 
 
 @pytest.mark.parametrize('written', [0, 150, 449])
-def test_run_that_was_killed_can_be_started_again(tmp_path, monkeypatch, written):
-    splits = make_source(tmp_path / 'source')
+def test_run_that_was_killed_can_be_started_again(tmp_path, splits, monkeypatch, written):
     out = tmp_path / 'out'
     save, saved = Image.Image.save, []
 
@@ -148,8 +156,7 @@ def test_run_that_was_killed_can_be_started_again(tmp_path, monkeypatch, written
     assert sorted(path.name for path in out.iterdir()) == ['all', 'test', 'train', 'validation']
 
 
-def test_second_run_leaves_a_finished_folder_and_foreign_files_alone(tmp_path):
-    make_source(tmp_path / 'source')
+def test_second_run_leaves_a_finished_folder_and_foreign_files_alone(tmp_path, splits):
     out = tmp_path / 'out'
     (out / 'train.partial').mkdir(parents=True)
     (out / 'notes.txt').write_text('mine')
@@ -167,10 +174,7 @@ def test_second_run_leaves_a_finished_folder_and_foreign_files_alone(tmp_path):
     lambda folder: images_in(folder)[0].rename(folder / CLASSES[9] / images_in(folder)[0].name),
     lambda folder: (folder / 'photo.JPG').write_bytes(b'mine'),
 ], ids=['removed', 'renamed', 'moved', 'added'])
-def test_altered_folder_is_reported_and_not_touched(tmp_path, monkeypatch, alter):
-    make_source(tmp_path / 'source')
-    out = tmp_path / 'out'
-    script.prepare(out, tmp_path / 'source', held_out=HELD_OUT)
+def test_altered_folder_is_reported_and_not_touched(tmp_path, out, alter):
     alter(out / 'validation')
     before = snapshot(out)
     with pytest.raises(ValueError, match='validation'):
@@ -178,8 +182,7 @@ def test_altered_folder_is_reported_and_not_touched(tmp_path, monkeypatch, alter
     assert snapshot(out) == before
 
 
-def test_leftover_of_another_source_does_not_slip_into_a_split(tmp_path):
-    make_source(tmp_path / 'source')
+def test_leftover_of_another_source_does_not_slip_into_a_split(tmp_path, splits):
     foreign = tmp_path / 'out' / 'test.partial' / CLASSES[0] / '77777.png'
     foreign.parent.mkdir(parents=True)
     foreign.write_bytes(b'other')
@@ -189,21 +192,15 @@ def test_leftover_of_another_source_does_not_slip_into_a_split(tmp_path):
     assert foreign.read_bytes() == b'other'
 
 
-def test_a_missing_source_folder_is_named(tmp_path, monkeypatch):
-    assert str(tmp_path / 'nowhere') in run_main(monkeypatch, tmp_path / 'out', '--source', tmp_path / 'nowhere')
-    assert not (tmp_path / 'out').exists()
-
-
-def test_missing_data_names_the_three_ways_to_get_it(tmp_path, monkeypatch):
+def test_missing_data_names_the_three_ways_to_get_it(tmp_path, monkeypatch, refused):
     monkeypatch.setattr(script, 'DEBIAN_FOLDER', tmp_path / 'nowhere')
-    message = run_main(monkeypatch, tmp_path / 'out')
-    assert all(way in message for way in ('dataset-fashion-mnist', '--download', '--source'))
+    assert all(way in refused() for way in ('dataset-fashion-mnist', '--download', '--source'))
+    assert str(tmp_path / 'nowhere') in refused('--source', tmp_path / 'nowhere')
 
 
-def test_one_missing_file_is_named(tmp_path, monkeypatch):
-    make_source(tmp_path / 'source')
+def test_one_missing_file_is_named(tmp_path, splits, refused):
     (tmp_path / 'source' / 't10k-labels-idx1-ubyte.gz').unlink()
-    message = run_main(monkeypatch, tmp_path / 'out', '--source', tmp_path / 'source')
+    message = refused('--source', tmp_path / 'source')
     assert 't10k-labels-idx1-ubyte' in message
     assert 'train-images' not in message
 
@@ -228,55 +225,45 @@ def labels(values):
     ('.gz', labels([10] * 50)),
     ('.gz', lambda file: write_idx(file, np.zeros((50, 32, 32), np.uint8))),
 ], ids=['cut', 'bit', 'empty', 'cut unpacked', 'empty unpacked', 'fewer labels', 'label out of range', 'size'])
-def test_damaged_source_is_reported_before_anything_is_written(tmp_path, monkeypatch, suffix, damage):
+def test_damaged_source_is_reported_before_anything_is_written(tmp_path, refused, suffix, damage):
     make_source(tmp_path / 'source', suffix)
     damage(tmp_path / 'source' / f't10k-images-idx3-ubyte{suffix}')
-    message = run_main(monkeypatch, tmp_path / 'out', '--source', tmp_path / 'source')
+    message = refused('--source', tmp_path / 'source')
     assert 'damaged' in message and str(tmp_path / 'source') in message
-    assert not (tmp_path / 'out').exists()
 
 
-def test_source_with_too_few_images_is_refused(tmp_path, monkeypatch):
-    make_source(tmp_path / 'source')
-    message = run_main(monkeypatch, tmp_path / 'out', '--source', tmp_path / 'source')
+def test_source_with_too_few_images_is_refused(tmp_path, splits, refused):
+    message = refused('--source', tmp_path / 'source')
     assert '200' in message and '5000' in message
-    assert not (tmp_path / 'out').exists()
 
 
 @pytest.fixture
-def mirror(tmp_path, monkeypatch):
-    """Let torchvision download the small source from a server on this machine; gives its splits."""
-    splits = make_source(tmp_path / 'mirror')
-    resources = [
-        (name, hashlib.md5((tmp_path / 'mirror' / name).read_bytes()).hexdigest()) for name, _ in FashionMNIST.resources
-    ]
-    monkeypatch.setattr(FashionMNIST, 'resources', resources)
+def mirror(tmp_path, monkeypatch, splits):
+    """Let torchvision download the small source."""
+    monkeypatch.setattr(FashionMNIST, 'resources', [
+        (name, hashlib.md5((tmp_path / 'source' / name).read_bytes()).hexdigest())
+        for name, _ in FashionMNIST.resources])
     monkeypatch.setattr(script, 'DEBIAN_FOLDER', tmp_path / 'nowhere')
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path / 'mirror')
-    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
-        monkeypatch.setattr(FashionMNIST, 'mirrors', [f'http://127.0.0.1:{server.server_port}/'])
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield splits
-        server.shutdown()
+    with serve(tmp_path / 'source') as url:
+        monkeypatch.setattr(FashionMNIST, 'mirrors', [url])
+        yield
 
 
-def test_download_fills_in_for_the_missing_package(tmp_path, mirror):
+def test_download_fills_in_for_the_missing_package(tmp_path, splits, mirror):
     script.prepare(tmp_path / 'out', download=True, held_out=HELD_OUT)
-    assert_is_source(tmp_path / 'out', mirror)
+    assert_is_source(tmp_path / 'out', splits)
 
 
-def test_installed_package_is_preferred_to_a_download(tmp_path, mirror, monkeypatch):
-    monkeypatch.setattr(script, 'DEBIAN_FOLDER', tmp_path / 'mirror')
+def test_installed_package_is_preferred_to_a_download(tmp_path, splits, mirror, monkeypatch):
+    monkeypatch.setattr(script, 'DEBIAN_FOLDER', tmp_path / 'source')
     script.prepare(tmp_path / 'out', download=True, held_out=HELD_OUT)
-    assert_is_source(tmp_path / 'out', mirror)
+    assert_is_source(tmp_path / 'out', splits)
     assert not (tmp_path / 'cache').exists()
 
 
-def test_failed_download_is_one_sentence(tmp_path, mirror, monkeypatch):
-    (tmp_path / 'mirror' / 't10k-images-idx3-ubyte.gz').unlink()
-    message = run_main(monkeypatch, tmp_path / 'out', '--download')
-    assert 't10k-images-idx3-ubyte.gz' in message
-    assert not (tmp_path / 'out').exists()
+def test_failed_download_is_one_sentence(tmp_path, mirror, refused):
+    (tmp_path / 'source' / 't10k-images-idx3-ubyte.gz').unlink()
+    assert 't10k-images-idx3-ubyte.gz' in refused('--download')
 
 
 @pytest.mark.slow

@@ -1,5 +1,4 @@
 """Weights: what loads, what is adapted, and what is refused."""
-import os
 import pickle
 from pathlib import Path
 
@@ -9,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
-from timm.models._hub import save_for_hf
 
-import timm_wavemix  # noqa: F401  registers the models
-from conftest import TEST_IMAGES
+from conftest import TEST_IMAGES, Hostile, images
+
+IMAGES = images(2, 3, 28, 28)
 
 
 @pytest.fixture(scope='module')
@@ -29,20 +28,9 @@ def load(file=None, state_dict=None, num_classes=10, **kwargs):
         'wavemix_16_5', pretrained=True, num_classes=num_classes, pretrained_cfg_overlay=overlay, **kwargs).eval()
 
 
-def images(channels=3):
-    return torch.randn(2, channels, 28, 28, generator=torch.Generator().manual_seed(1))
-
-
-def test_weights_load_from_memory_or_file(trained, tmp_path):
-    torch.save({'state_dict': trained.state_dict(), 'epoch': 3}, tmp_path / 'weights.pth')
-    expected = trained(images())
-    assert torch.equal(load(state_dict=trained.state_dict())(images()), expected)
-    assert torch.equal(load(tmp_path / 'weights.pth')(images()), expected)
-
-
 def test_one_channel_sums_the_first_convolution(trained):
     model = load(state_dict=trained.state_dict(), in_chans=1)
-    grey = images(1)
+    grey = images(2, 1, 28, 28)
     torch.testing.assert_close(model(grey), trained(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
 
 
@@ -53,60 +41,32 @@ def test_weights_of_grey_images_see_the_same_in_equal_channels(channels):
     overlay = dict(state_dict={k: v.clone() for k, v in trained.state_dict().items()})
     model = timm.create_model(
         'wavemix_lite_8_5', pretrained=True, pretrained_cfg_overlay=overlay, in_chans=channels).eval()
-    grey = images(1)
+    grey = images(2, 1, 28, 28)
     torch.testing.assert_close(model(grey.expand(-1, channels, -1, -1)), trained(grey), rtol=1e-4, atol=1e-5)
     assert overlay['state_dict']['stem.0.weight'].shape[1] == 1  # the caller's
 
 
-def test_another_number_of_classes_keeps_the_features(trained):
-    model = load(state_dict=trained.state_dict(), num_classes=5)
-    assert torch.equal(model.forward_features(images()), trained.forward_features(images()))
-    assert model(images()).shape == (2, 5)
+def test_other_heads_keep_the_features(trained):
+    features = trained.forward_features(IMAGES)
+    assert load(state_dict=trained.state_dict(), num_classes=5)(IMAGES).shape == (2, 5)
+    pooled = load(state_dict=trained.state_dict(), num_classes=0)(IMAGES)
+    assert torch.equal(pooled, trained.forward_head(features, pre_logits=True))
+    assert torch.equal(load(state_dict=trained.state_dict(), features_only=True).eval()(IMAGES)[-1], features)
 
 
-def test_no_classes_gives_the_pooled_features(trained):
-    model = load(state_dict=trained.state_dict(), num_classes=0)
-    assert torch.equal(model(images()), trained.forward_head(trained.forward_features(images()), pre_logits=True))
-
-
-def test_features_only_loads(trained):
-    model = load(state_dict=trained.state_dict(), features_only=True).eval()
-    assert torch.equal(model(images())[-1], trained.forward_features(images()))
-
-
-@pytest.mark.parametrize('kwargs', [{}, {'in_chans': 1}], ids=str)
-def test_weights_of_another_architecture_are_named(tmp_path, kwargs):
-    torch.save(timm.create_model('resnet18').state_dict(), tmp_path / 'resnet18.pth')
-    with pytest.raises((RuntimeError, ValueError), match='conv1.weight'):
-        load(tmp_path / 'resnet18.pth', **kwargs)
-
-
-@pytest.mark.parametrize('prefix', ['', 'module.', 'model.', 'net.', 'model._orig_mod.'])
+@pytest.mark.parametrize('prefix', ['', 'module.', 'model.', 'net.', '_orig_mod.', 'model._orig_mod.'])
 @pytest.mark.parametrize('container', [None, 'state_dict', 'model_state_dict', 'net'])
 def test_checkpoints_of_other_trainers_load(trained, tmp_path, container, prefix):
     weights = {prefix + k: v for k, v in trained.state_dict().items()}
+    weights.update({'loss.weight': torch.ones(3), 'n_averaged': torch.tensor(3)} if prefix else {})
     checkpoint = weights if container is None else {container: weights, 'epoch': 3, 'optimizer': {'state': {}}}
     torch.save(checkpoint, tmp_path / 'last.ckpt')
-    assert torch.equal(load(tmp_path / 'last.ckpt').eval()(images()), trained(images()))
-
-
-def test_a_model_comes_back_from_its_folder(trained, tmp_path):
-    save_for_hf(trained, tmp_path)
-    model = timm.create_model(f'local-dir:{tmp_path}', pretrained=True).eval()
-    assert torch.equal(model(images()), trained(images()))
-
-
-class Hostile:
-    def __init__(self, file):
-        self.file = file
-
-    def __reduce__(self):
-        return os.mkdir, (self.file,)
+    assert torch.equal(load(tmp_path / 'last.ckpt').eval()(IMAGES), trained(IMAGES))
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     evil = tmp_path / 'evil'
-    (tmp_path / 'weights.pth').write_bytes(pickle.dumps({'state_dict': Hostile(str(evil))}, protocol=2))
+    (tmp_path / 'weights.pth').write_bytes(pickle.dumps({'state_dict': Hostile(evil)}, protocol=2))
     with pytest.raises((RuntimeError, pickle.UnpicklingError)):
         load(tmp_path / 'weights.pth')
     assert not evil.exists()
@@ -134,13 +94,13 @@ def test_weights_of_half_precision_give_a_model_of_single_precision(trained, tmp
 SHIPPED = {
     name: Path(file) for name in timm.list_models(module='wavemix', pretrained=True)
     if (file := timm.get_pretrained_cfg(name).file)}
-CORRECT = {  # of the 500 images of TEST_IMAGES
-    'wavemix_16_5.fashion_mnist': 464,
-    'wavemix_32_5.fashion_mnist': 475,
-    'wavemix_64_5.fashion_mnist': 480,
-    'wavemix_lite_8_5.fashion_mnist': 466,
-    'wavemix_lite_128_7.fashion_mnist': 480,
-    'wavemix_lite_256_7.fashion_mnist': 478,
+CORRECT = {  # of how many images of TEST_IMAGES
+    'wavemix_16_5.fashion_mnist': (464, 500),
+    'wavemix_32_5.fashion_mnist': (475, 500),
+    'wavemix_64_5.fashion_mnist': (93, 100),
+    'wavemix_lite_8_5.fashion_mnist': (466, 500),
+    'wavemix_lite_128_7.fashion_mnist': (93, 100),
+    'wavemix_lite_256_7.fashion_mnist': (93, 100),
 }
 
 
@@ -179,9 +139,9 @@ def test_shipped_weights_are_small():
 @pytest.mark.parametrize('name', SHIPPED)
 def test_shipped_weights_keep_their_accuracy(name):
     model = timm.create_model(name, pretrained=True).eval()
-    correct = 0
-    for label, row in enumerate(shipped_test_images(model)):
-        with torch.inference_mode():
-            logits = model(row.contiguous(memory_format=torch.channels_last))
-        correct += (logits.argmax(1) == label).sum().item()
-    assert abs(correct - CORRECT.get(name, 0)) <= 2, correct  # two images for the rounding of other machines
+    correct, count = CORRECT.get(name, (0, 100))
+    images = shipped_test_images(model)[:, :count // 10].flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        predicted = torch.cat([model(batch).argmax(1) for batch in images.split(50)])
+    actual = (predicted == torch.arange(10).repeat_interleave(count // 10)).sum().item()
+    assert abs(actual - correct) <= 1 + count // 500, actual  # for the rounding of other machines

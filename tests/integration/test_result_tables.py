@@ -7,8 +7,6 @@ from pathlib import Path
 import timm
 import yaml
 
-import timm_wavemix  # noqa: F401  registers the models
-
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / 'docs' / 'results'
 OWN = {name for name in timm.list_models(module='wavemix', pretrained=True) if timm.get_pretrained_cfg(name).file}

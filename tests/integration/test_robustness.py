@@ -1,5 +1,6 @@
 """Robustness: the images are corrupted as it says, the same images for every model."""
 import json
+import math
 
 import pytest
 import timm
@@ -47,6 +48,21 @@ def test_shift_goes_to_every_place_within_its_reach_and_no_further(n):
     assert reached == {(14 + y, 14 + x) for y in range(-n, n + 1) for x in range(-n, n + 1)}
 
 
+@pytest.mark.parametrize('degrees', [5, 30])
+def test_rotation_turns_a_point_by_its_angle_to_either_side(degrees):
+    rotation = script.corruptions()[f'rotation {degrees}']
+    image = torch.zeros(1, 28, 28)
+    image[0, 13:15, 23:25] = 1.  # centred 10 pixels to the right of the centre
+    turned = {}
+    for _ in range(20):
+        spread = rotation(image)[0]
+        x, y = ((spread.sum(axis) * (torch.arange(28) - 13.5)).sum() / spread.sum() for axis in (0, 1))
+        turned[(y > 0).item()] = math.degrees(math.atan2(y, x)), math.hypot(x, y)
+    for below, (angle, radius) in turned.items():
+        assert angle == pytest.approx(degrees if below else -degrees, abs=1) and radius == pytest.approx(10., abs=0.1)
+    assert len(turned) == 2
+
+
 def test_every_model_gets_the_same_grey_images_and_they_are_normalised(fashion_mnist):
     model = timm.create_model('wavemix_16_5', pretrained=True)
     seen = []
@@ -72,7 +88,7 @@ def test_a_part_of_the_images_has_all_classes_alike(fashion_mnist):
 def test_table_has_a_row_for_every_shipped_model_and_the_checkpoint(monkeypatch, fashion_mnist, tmp_path):
     names = ['wavemix_lite_8_5.fashion_mnist']
     monkeypatch.setattr(script.timm, 'list_models', lambda *args, **kwargs: names)
-    some = {key: script.corruptions()[key] for key in ('clean', 'noise 0.1', 'noise 0.2')}
+    some = {key: script.corruptions()[key] for key in ('clean', 'noise 0.1', 'noise 0.2', 'shift 1')}
     monkeypatch.setattr(script, 'corruptions', lambda: some)
     resnet = timm.create_model('test_resnet', num_classes=10)
     resnet.fc.bias.data[3] += 1000.  # predicts one class only
@@ -80,12 +96,12 @@ def test_table_has_a_row_for_every_shipped_model_and_the_checkpoint(monkeypatch,
         tmp_path / 'last.pth.tar', resnet, model='test_resnet', num_classes=10, input_size=[3, 28, 28], crop_pct=1.0,
         mean=[0.286] * 3, std=[0.353] * 3)
     stem = tmp_path / 'robustness'
-    args = fashion_mnist, '--checkpoint', file, '--amp', '--device', 'cpu', '--output', stem
+    args = fashion_mnist, '--checkpoint', file, '--kinds', 'noise', '--amp', '--device', 'cpu', '--output', stem
     assert status_of(script.main, *args) == 0
     report = json.loads(stem.with_suffix('.json').read_text(encoding='utf-8'))
     assert (report['images'], report['precision']) == (40, 'bf16')
     (header, _, *rows), = markdown_rows(stem.with_suffix('.md').read_text(encoding='utf-8'))
-    assert header == ['model', *script.corruptions()]
+    assert header == ['model', 'clean', 'noise 0.1', 'noise 0.2']
     table = {name.strip('`'): dict(zip(header[1:], map(float, values))) for name, *values in rows}
     assert table == report['top1'] and list(table) == [*names, 'test_resnet']
     wavemix = table[names[0]]

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 import timm
 
-import timm_wavemix  # noqa: F401  registers the models
-
 CACHE = Path(__file__).parents[2] / '.cache'
 MODULES = ['wavemix']
 TAGGED = set(timm.list_models(module=MODULES, include_tags=True))

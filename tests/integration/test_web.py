@@ -13,7 +13,6 @@ import yaml
 from PIL import Image, ImageOps
 from timm.data import create_transform, resolve_model_data_config
 
-import timm_wavemix  # noqa: F401  registers the models
 from conftest import TEST_IMAGES, checkpoint
 from scripts.benchmarks.common.browser import chromium, open_page, serve
 from timm_wavemix import web

@@ -1,4 +1,5 @@
 """The weekly look at the authors' weights runs a command that there is. test_official.py runs it against a server."""
+import re
 import shlex
 from pathlib import Path
 
@@ -30,3 +31,5 @@ def test_workflows_have_steps_with_rights_to_read_only(file):
     workflow = yaml.safe_load(file.read_text(encoding='utf-8'))
     assert workflow['permissions'] == {'contents': 'read'}
     assert all(job['steps'] for job in workflow['jobs'].values())
+    used = [step['uses'] for job in workflow['jobs'].values() for step in job['steps'] if 'uses' in step]
+    assert used and all(re.fullmatch(r'[\w./-]+@[0-9a-f]{40}', action) for action in used)  # pinned by commit

@@ -63,8 +63,11 @@ def test_pairs_that_the_paper_has_against_wavemix_do_not_count():
 
 def test_a_difference_in_the_ablation_counts_beyond_the_deviation_of_the_seeds():
     evidence = ablation(haar=[70., 72., 74.], near=[70.5, 70.5], worse=[69., 70.], better=[75., 75.])  # 72 ± 2
-    assert rules.behind('near', 'worse')(evidence) == ('-1.50, -2.50 points, seeds ±2.00', [False, True])
+    assert rules.behind('near', 'worse')(evidence) == (
+        '-1.50, -2.50 points, seeds ±2.00, ±2.00', [False, True])
     assert rules.ahead('near', 'better')(evidence).parts == [False, True]
+    assert rules.ahead('better')(ablation(haar=[70., 70.], better=[72., 78.])).parts == [True]  # 75 ± 4.24
+    assert rules.ahead('better')(ablation(haar=[70., 70.], better=[70., 78.])).parts == [False]  # 74 ± 5.66
     assert rules.not_ahead('worse', 'better')(evidence).parts == [True, False]
     assert rules.not_behind('near', 'worse')(evidence).parts == [True, False]
     with pytest.raises(NotMeasuredError):
@@ -107,7 +110,7 @@ def test_tables_that_were_trained_again_count_with_the_best_seeds_last_epoch():
 
 
 def test_rotated_images():
-    evidence = Evidence({'robustness': {'top1': {
+    evidence = Evidence({'rotation': {'top1': {
         f'{name}.fashion_mnist': {'clean': 95., 'rotation 30': 94.5 if '16_5' in name else 60.}
         for name in rules.WAVES}}})
     assert rules.loses_accuracy_when_rotated(30)(evidence).parts == [False, True, True, True, True]

@@ -1,5 +1,7 @@
 """docs/results/: every report is what its command draws from the committed JSON, and figures agree with each other."""
 import json
+import re
+import statistics
 from importlib import import_module
 from pathlib import Path
 
@@ -7,9 +9,9 @@ import pytest
 import yaml
 
 from conftest import status_of
-from scripts.benchmarks import ablation, draw_accuracy
+from scripts.benchmarks import ablation, ablation_report, draw_accuracy
 from scripts.benchmarks.common.command import ROOT
-from scripts.benchmarks.common.comparison import Report, Result, Row
+from scripts.benchmarks.common.comparison import Result, Row
 from scripts.benchmarks.common.comparison_report import standard_deviation
 from scripts.benchmarks.common.paper import PAPER
 
@@ -26,11 +28,11 @@ def load(name):
 
 @pytest.mark.parametrize('name', REPORTS)
 def test_a_report_is_what_its_command_draws_from_the_json(name):
-    module = import_module(f'scripts.benchmarks.{name}')
-    report = module.Report.from_json(load(name))
     text = (RESULTS / f'{name}.md').read_text(encoding='utf-8')
+    command = re.search(rf'python -m (\S+) --redraw --output docs/results/{name}\n', text).group(1)
+    module = import_module(command)
+    report = module.Report.from_json(load(name))
     assert module.markdown(report, RESULTS / name) == text
-    assert f'python -m scripts.benchmarks.{name} --redraw --output docs/results/{name}\n' in text
     assert f'\n{report.command}\n' in text
 
 
@@ -70,16 +72,18 @@ def test_the_accuracy_on_half_of_the_test_images_is_near_that_on_all(name):
         assert clean[name] == pytest.approx(METADATA[name]['metrics']['top1'], abs=0.7)
 
 
-def test_the_ablation_says_what_exceeds_the_standard_deviation():
+def test_the_ablation_says_what_exceeds_the_standard_deviations():
     def row(name, *top1):
         return Row(name, 'm', 'equal updates', results=[Result(name, '', 1, 1., 1, top1=value) for value in top1])
 
-    rows = [row('m', 70., 74.), row('m.near', 70., 75.), row('m.far', 60., 62.), row('m.failed')]
-    rows[3].error = 'so it goes'
+    model = ablation_report.MODEL
+    values = {'dense': (60., 62.), 'learned': (70., 75.), 'db2': (70., 90.), 'sym4': (1.,)}
+    rows = [row(model, 70., 74.), *(row(f'{model}.{name}', *top1) for name, top1 in values.items())]
+    rows[-1].error = 'so it goes'
     assert standard_deviation([70., 74.]) == pytest.approx(2.83, abs=0.01)
-    sentence, = ablation.findings(Report('', None, rows))
-    exceeding, within = sentence.split('Within it')
-    assert 'far -11.0' in exceeding and 'near +0.5' in within and 'failed' not in sentence
+    sentence, = ablation_report.findings(ablation.Report('', None, rows))
+    exceeding, within = sentence.split('within it')
+    assert 'dense -11.0' in exceeding and 'learned +0.5' in within and 'db2 +8.0' in within and 'sym4' not in sentence
 
 
 def test_what_docs_training_md_concludes_holds():
@@ -98,16 +102,18 @@ def test_what_docs_training_md_concludes_holds():
         waves = [means[name] for name in means if name.startswith('wavemix_') and 'lite' not in name]
         assert min(waves) > means['wavemix_lite_128_7'] > means['wavemix_lite_256_7']
 
-    report = Report.from_json(load('ablation'))
-    for model, exceeding in (
-            ('wavemix_16_5', {'average_pooling', 'dense', '1_levels', '2_levels', '3_levels'}),
-            ('wavemix_lite_128_7', set())):
-        haar, limit = report.row(model), standard_deviation(report.row(model).top1)
-        differences = {
-            row.name.partition('.')[2]: ablation.difference(row, haar) for row in report.rows if row.model == model}
-        assert {name for name, value in differences.items() if abs(value) > limit} == exceeding
-        assert all(differences[name] < 0 for name in exceeding)
-        assert model != 'wavemix_16_5' or min(differences[name] for name in ('db2', 'sym4', 'bior2.2')) > 0
+    report = ablation.Report.from_json(load('ablation'))
+    model, *variants = report.rows
+    differences = {
+        row.name.partition('.')[2]: ablation_report.difference(row, model)
+        for row in variants if ablation_report.exceeds(row, model)}
+    assert {name for name, points in differences.items() if points < 0} == {
+        'bilinear', 'dropout_0.3', 'dropout_0.5', '1_levels', '2_levels', '3_levels', 'average_pooling',
+        'lite_equal_width', 'lite_equal_params'}
+    assert {name for name, points in differences.items() if points > 0} == {'5_levels', 'bior2.2'}
+    params = {row.name: row.results[0].params for row in report.rows}
+    assert params[model.name] / params[f'{model.name}.inverse_dwt'] == pytest.approx(6, abs=0.1)
+    assert report.settings.updates == 300 and statistics.stdev(model.top1) < 1
 
 
 # The picture of accuracies

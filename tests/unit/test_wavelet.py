@@ -1,4 +1,4 @@
-"""The transform against PyWavelets and pytorch_wavelets, and through every way torch has to run a function."""
+"""The transform against PyWavelets, and through every way torch has to run a function."""
 import sys
 
 import numpy as np
@@ -8,7 +8,6 @@ import pywt
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pytorch_wavelets import DWTForward, DWTInverse
 
 from timm_wavemix import DWT2d, IDWT2d, dwt2d, idwt2d
 from timm_wavemix.wavelet import LLSubband
@@ -36,42 +35,20 @@ def assert_close(actual, expected, tol):
 
 @given(sizes)
 @settings(deadline=None)
-def test_equals_pywavelets_in_float64(size):
+def test_equals_pywavelets(size):
     x = images(size)
-    assert_close(dwt2d(x), pywt_dwt2d(x, 'haar', 'zero'), 1e-12)
-
-
-@given(sizes)
-@settings(deadline=None)
-def test_equals_pytorch_wavelets_in_float32(size):
-    x = images(size, torch.float32)
-    ll, (highs,) = DWTForward(J=1, wave='db1', mode='zero')(x)
-    assert_close(dwt2d(x), torch.cat([ll, *highs.unbind(2)], 1), 1e-6)
-
-
-@given(sizes)
-@settings(deadline=None)
-def test_inverse_equals_pytorch_wavelets(size):
-    coeffs = dwt2d(images(size, torch.float32))
-    ll, *highs = coeffs.chunk(4, 1)
-    expected = DWTInverse(wave='db1', mode='zero')((ll, [torch.stack(highs, 2)]))
-    assert_close(idwt2d(coeffs), expected, 1e-6)
+    coeffs = pywt_dwt2d(x, 'haar', 'zero')
+    assert_close(dwt2d(x), coeffs, 1e-12)
+    assert_close(ll_subband(x), coeffs[:, :size[1]], 1e-12)
 
 
 @given(sizes)
 @settings(deadline=None)
 def test_inverse_reconstructs_and_energy_is_kept(size):
-    x = images(size)
-    coeffs = dwt2d(x)
-    assert_close(idwt2d(coeffs)[..., :size[2], :size[3]], x, 1e-12)
-    assert_close(coeffs.square().sum(), x.square().sum(), 1e-9)
-
-
-@given(sizes)
-@settings(deadline=None)
-def test_ll_subband_is_that_of_pywavelets(size):
-    x = images(size)
-    assert_close(ll_subband(x), pywt_dwt2d(x, 'haar', 'zero')[:, :size[1]], 1e-12)
+    x, coeffs = images(size), images((size[0], 4 * size[1], *size[2:]))
+    assert_close(idwt2d(dwt2d(x))[..., :size[2], :size[3]], x, 1e-12)
+    assert_close(dwt2d(idwt2d(coeffs)), coeffs, 1e-12)
+    assert_close(dwt2d(x).square().sum(), x.square().sum(), 1e-9)
 
 
 def test_sub_band_order_and_scale():
@@ -110,13 +87,6 @@ def test_db1_is_haar():
     assert torch.equal(idwt2d(dwt2d(x), 'db1'), idwt2d(dwt2d(x), 'haar'))
 
 
-@pytest.mark.parametrize('size', [(2, 4, 8, 8), (2, 4, 7, 5)])
-@pytest.mark.parametrize('fn', [dwt2d, ll_subband])
-def test_channels_last(fn, size):
-    x = images(size)
-    assert_close(fn(x.contiguous(memory_format=torch.channels_last)), fn(x), 1e-12)
-
-
 @pytest.mark.parametrize('dtype', [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.recent_torch)])
 @pytest.mark.parametrize('wavelet', ['haar', 'db2'])
 def test_autocast(dtype, wavelet):
@@ -126,12 +96,6 @@ def test_autocast(dtype, wavelet):
         coeffs.float().square().sum().backward()
     torch.testing.assert_close(coeffs.double(), dwt2d(x.double(), wavelet), rtol=0.02, atol=0.05)
     assert x.grad.isfinite().all()
-
-
-def test_meta_device():
-    x = torch.empty(2, 3, 33, 47, device='meta')
-    assert dwt2d(x).shape == (2, 12, 17, 24)
-    assert idwt2d(dwt2d(x)).shape == (2, 3, 34, 48)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
@@ -183,29 +147,13 @@ def test_modules_made_on_the_meta_device_need_no_filling(round_trip):
     assert_all_close(empty(x), round_trip(x))
 
 
-@pytest.mark.parametrize('size', [(2, 3, 8, 8), (2, 3, 5, 7)])
-def test_torchscript(round_trip, size):
-    x = images(size, torch.float32)
-    assert_all_close(torch.jit.script(round_trip)(x), round_trip(x))
-
-
-@pytest.mark.parametrize('round_trip', ['haar', 'bior2.2'], indirect=True)
+@pytest.mark.parametrize('round_trip', ['haar', pytest.param('bior2.2', marks=pytest.mark.slow)], indirect=True)
 @pytest.mark.recent_torch
 def test_one_graph_compiles_for_all_sizes(round_trip):
     compiled = torch.compile(round_trip, fullgraph=True, dynamic=True, backend='aot_eager')
     for size in ((2, 3, 8, 8), (2, 3, 5, 7), (3, 3, 6, 9)):
         x = images(size, torch.float32)
         assert_all_close(compiled(x), round_trip(x))
-
-
-@pytest.mark.parametrize('round_trip', ['haar', 'bior2.2'], indirect=True)
-@pytest.mark.recent_torch
-def test_export(round_trip):
-    x, auto = images((2, 3, 5, 8), torch.float32), torch.export.Dim.DYNAMIC
-    exported = torch.export.export(round_trip, (x,), dynamic_shapes=({0: auto, 2: auto, 3: auto},))
-    for size in ((4, 3, 5, 8), (2, 3, 6, 7)):
-        x = images(size, torch.float32)
-        assert_all_close(exported.module()(x), round_trip(x))
 
 
 @pytest.mark.parametrize('round_trip', ['bior2.2'], indirect=True)
@@ -230,14 +178,10 @@ def test_other_dimensions_than_four_are_refused(shape):
             transform(torch.zeros(shape))
 
 
-def test_unknown_wavelet_is_named():
-    with pytest.raises(ValueError, match='haarr'):
-        dwt2d(torch.zeros(1, 1, 2, 2), 'haarr')
-
-
-def test_continuous_wavelet_is_refused():
-    with pytest.raises(ValueError, match='morl'):
-        dwt2d(torch.zeros(1, 1, 2, 2), 'morl')
+@pytest.mark.parametrize('wavelet', ['haarr', 'morl'])  # the latter is continuous
+def test_a_wavelet_that_is_unknown_or_not_discrete_is_named(wavelet):
+    with pytest.raises(ValueError, match=wavelet):
+        dwt2d(torch.zeros(1, 1, 2, 2), wavelet)
 
 
 def test_missing_extra_is_named(monkeypatch):

@@ -236,11 +236,11 @@ def ahead_after_few_updates(models: Sequence[str], others: Sequence[str]) -> Rul
 
 
 def variants(counts: Callable[[float, float], bool], *names: str) -> Rule:
-    """Differences of variants of the ablation to the unchanged model, and its standard deviation."""
+    """Differences of variants of the ablation to the unchanged model, and the standard deviations to exceed."""
     def rule(evidence: Evidence) -> Finding:
-        found, deviation = [evidence.variant(name) for name in names], evidence.deviation()
-        return Finding(
-            f'{points(found)}, seeds ±{deviation:.2f}', [counts(difference, deviation) for difference in found])
+        found, deviations = ([value(name) for name in names] for value in (evidence.variant, evidence.deviation))
+        limits = ', '.join(f'±{deviation:.2f}' for deviation in deviations)
+        return Finding(f'{points(found)}, seeds {limits}', list(map(counts, found, deviations)))
     return rule
 
 
@@ -272,7 +272,7 @@ def lighter(variant: str) -> Rule:
 
 def loses_accuracy_when_rotated(degrees: int) -> Rule:
     def rule(evidence: Evidence) -> Finding:
-        costs = [evidence.corrupted(f'{name}.fashion_mnist', f'rotation {degrees}') for name in WAVES]
+        costs = [evidence.rotated(f'{name}.fashion_mnist', degrees) for name in WAVES]
         return Finding(points(-cost for cost in costs), [cost > COMPARABLE for cost in costs])
     return rule
 

@@ -29,7 +29,7 @@ from scripts.benchmarks.common.report import error_text
 from scripts.benchmarks.common.step import autocast
 from scripts.benchmarks.common.timing import alternate, seconds_of
 from scripts.benchmarks.common.training import Learner, create_learner, load_state, save_state
-from scripts.benchmarks.models.transforms import Variant
+from scripts.benchmarks.models.variants import Variant
 
 RECIPE = dict(  # for all models; AdamW, as none of them was designed with another optimizer
     mean=(0.2860,) * 3, std=(0.3530,) * 3, crop_pct=1.0, scale=(0.75, 1.0), ratio=(0.85, 1.18), hflip=0.5,
@@ -62,6 +62,7 @@ class Settings:
     data: str  # folder, as it was named
     machine: str  # without which speeds are not to be compared
     software: str
+    no_aug: bool = False  # without random crops and flips
 
 
 class Training(NamedTuple):

@@ -12,12 +12,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METHOD = """\
-All models train with AdamW and a weight decay of 0.02, on random crops and horizontal flips, with a cosine schedule
-after a warm-up of one epoch, or a quarter of the training if that is shorter. There is no EMA, which would lag behind
-in short trainings, and no dropout. Training images are drawn from each class alike, others for each seed.
+All models train with AdamW and a weight decay of 0.02, with a cosine schedule after a warm-up of one epoch, or a
+quarter of the training if that is shorter. There is no EMA, which would lag behind in short trainings. Training images
+are drawn from each class alike, others for each seed.
 
-Accuracy is measured with the last weights, on test images that are the same for every seed and choose nothing. Images
-per second come from a training step that was measured before, in the median of five rounds over all models."""
+Accuracy is measured with the last weights, on test images that are the same for every seed and choose nothing."""
 CAVEATS = """\
 This is how far each model comes with little training, not how accurate it gets when trained to the end, as in the
 paper: one that learns more slowly may end up better. The running averages of batch norms lag behind in a training of
@@ -63,12 +62,14 @@ def settings_text(settings: Settings) -> str:
     rates = ', '.join(f'{lr:g}' for lr in settings.lrs)
     chosen = f', the best of {rates} on {settings.validation_images:,} validation images' if len(settings.lrs) > 1 \
         else f' {rates}'
+    augmentation = 'no augmentation' if settings.no_aug else 'random crops and horizontal flips'
     return (
         f'Images of {settings.image_size}x{settings.image_size} in {len(settings.classes)} classes, '
         f'{settings.images:,} of them for training; batches of {settings.batch_size}; learning rate{chosen}; seeds '
-        f'{", ".join(map(str, settings.seeds))}; {settings.precision}. Top-1 is measured on {settings.test_images:,} '
-        'test images: mean ± standard deviation of the seeds. It includes the choice of weights and training images, '
-        'but not the choice of the test images, which are the same for all. Their standard error is up to '
+        f'{", ".join(map(str, settings.seeds))}; {augmentation}; {settings.precision}. Top-1 is measured on '
+        f'{settings.test_images:,} test images: mean ± standard deviation of the seeds. It includes the choice of '
+        'weights and training images, but not the choice of the test images, which are the same for all. Their '
+        'standard error is up to '
         f'{50 / math.sqrt(settings.test_images):.1f} points.')
 
 

@@ -89,12 +89,12 @@ class Evidence:
         return statistics.mean(self.seeds('ablation', f'{REFERENCE}.{name}')) - statistics.mean(
             self.seeds('ablation', REFERENCE))
 
-    def deviation(self) -> float:
-        """Standard deviation of the seeds of the ablation's unchanged model, in points."""
-        seeds = self.seeds('ablation', REFERENCE)
-        if len(seeds) < 2:
+    def deviation(self, name: str) -> float:
+        """The larger standard deviation of the seeds, of a variant of the ablation and of the unchanged model."""
+        both = [self.seeds('ablation', model) for model in (REFERENCE, f'{REFERENCE}.{name}')]
+        if min(map(len, both)) < 2:
             raise NotMeasuredError('deviation')
-        return statistics.stdev(seeds)
+        return max(map(statistics.stdev, both))
 
     def variant_cost(self, name: str, quantity: str) -> float:
         """A cost of a variant of the ablation, as a ratio to the unchanged model's."""
@@ -120,12 +120,12 @@ class Evidence:
                 epochs[-1]['top1'] for epochs in result['trainings'])
         return found
 
-    def corrupted(self, model: str, corruption: str) -> float:
-        """Points of top-1 that a corruption of the test images costs a shipped model."""
-        top1 = self.report('robustness')['top1'].get(model, {})
-        if corruption not in top1:
-            raise NotMeasuredError(corruption)
-        return top1['clean'] - top1[corruption]
+    def rotated(self, model: str, degrees: int) -> float:
+        """Points of top-1 that turning the test images costs a shipped model."""
+        top1 = self.report('rotation')['top1'].get(model, {})
+        if f'rotation {degrees}' not in top1:
+            raise NotMeasuredError(model)
+        return top1['clean'] - top1[f'rotation {degrees}']
 
 
 def load_evidence(root: Path = ROOT) -> Evidence:

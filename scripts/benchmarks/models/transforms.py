@@ -1,12 +1,11 @@
-"""WaveMix with something else instead of its Haar transform: the ablation that the paper's conclusion asks for.
+"""WaveMix blocks with something else instead of their Haar transform.
 
 A transform takes `(B, C, H, W)` to `(B, 4 * C, ceil(H / 2), ceil(W / 2))`, four bands of C channels each, as
 `timm_wavemix.dwt2d` does. A WaveMix block takes the first band of one level to the next. All other layers are the
 package's, and the changed models take the state dict of the package's.
 """
 from collections import OrderedDict
-from functools import partial
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Callable
 
 import torch
 import torch.nn.functional as F
@@ -53,16 +52,16 @@ class DenseConv2d(nn.Conv2d):
     def __init__(self, dim: int, out_channels: int):
         super().__init__(dim, out_channels, 2, stride=2)
 
-    def forward(self, x: torch.Tensor, extra: None = None) -> torch.Tensor:  # cascaded blocks alone have an extra
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(zero_pad(x))
 
 
-def mlp_of_coefficients(mlp: WaveletMlp, **before: nn.Module) -> nn.Sequential:
-    """The layers and weights of the MLP, after other layers and without its own transform."""
+def mlp_of_coefficients(mlp: WaveletMlp) -> nn.Sequential:
+    """The layers and weights of the MLP, without its transform."""
     out_channels, in_channels, *_ = mlp.fc1.weight.shape
     fc1 = nn.Conv2d(in_channels, out_channels, 1, device='meta')
     fc1.weight, fc1.bias = mlp.fc1.weight, mlp.fc1.bias
-    return nn.Sequential(OrderedDict(before, **dict(mlp.named_children(), fc1=fc1)))
+    return nn.Sequential(OrderedDict(mlp.named_children(), fc1=fc1))
 
 
 class TransformBlock(nn.Module):
@@ -88,12 +87,9 @@ class TransformBlock(nn.Module):
 
 
 def replace_transforms(model: nn.Module, transform: Transform) -> None:
-    """Give the blocks of a WaveMix or WaveMix-Lite model another transform, in place."""
+    """Give the blocks of a WaveMix model another transform, in place."""
     for i, block in enumerate(model.blocks):
-        if isinstance(block, WaveMixBlock):
-            model.blocks[i] = TransformBlock(block, transform)
-        else:
-            block.mlp = mlp_of_coefficients(block.mlp, transform=transform(block.conv_pw.out_channels))
+        model.blocks[i] = TransformBlock(block, transform)
 
 
 def replace_by_dense(model: nn.Module) -> None:
@@ -102,19 +98,3 @@ def replace_by_dense(model: nn.Module) -> None:
         if isinstance(module, WaveletMlp):
             out_channels, in_channels, *_ = module.fc1.weight.shape
             module.fc1 = DenseConv2d(in_channels // 4, out_channels)
-
-
-class Variant(NamedTuple):
-    """How a model of the ablation differs from the package's."""
-    kwargs: Dict[str, Any] = {}  # for `timm.create_model`
-    change: Optional[Callable[[nn.Module], None]] = None  # of the model, in place
-
-
-VARIANTS = {
-    'haar': Variant(),
-    **{wavelet: Variant(dict(wavelet=wavelet)) for wavelet in ('db2', 'sym4', 'bior2.2')},
-    'average_pooling': Variant(change=partial(replace_transforms, transform=AveragePooling)),
-    'learned': Variant(change=partial(replace_transforms, transform=LearnedTransform)),
-    'dense': Variant(change=replace_by_dense),
-}
-FEWER_LEVELS = {f'{levels}_levels': Variant(dict(levels=levels)) for levels in (1, 2, 3)}  # of a block that has 4
