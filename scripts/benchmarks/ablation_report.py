@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 from scripts.benchmarks.common import comparison, report
 from scripts.benchmarks.common import comparison_report as texts
 from scripts.benchmarks.common.comparison import Row
-from scripts.benchmarks.common.comparison_report import standard_deviation
+from scripts.benchmarks.common.comparison_report import difference, larger_deviation, standard_deviation
 from scripts.benchmarks.common.costs import Costs
 from scripts.benchmarks.models.variants import GROUPS
 
@@ -55,14 +55,9 @@ class Report(comparison.Report):
         return {name: row for name, row in rows.items() if row}
 
 
-def difference(row: Row, reference: Row) -> float:
-    """In points of mean accuracy."""
-    return statistics.mean(row.top1) - statistics.mean(reference.top1)
-
-
 def exceeds(row: Row, reference: Row) -> bool:
     """Whether the difference is larger than the standard deviation of either's seeds."""
-    return abs(difference(row, reference)) > max(standard_deviation(row.top1), standard_deviation(reference.top1))
+    return abs(difference(row, reference)) > larger_deviation(row, reference)
 
 
 def findings(results: Report) -> List[str]:
@@ -113,7 +108,8 @@ def costs_text(costs: Costs) -> str:
     return (
         f'Of a batch of {costs.batch_size} images of {costs.image_size}x{costs.image_size} in {costs.precision}: '
         'forward and backward in training, forward in inference, and what autograd keeps for the backward pass, '
-        'without the parameters. Beside each, the ratio to the model. Measured on '
+        'without the parameters. Each runs in its faster memory format. Beside each figure, the ratio to the model. '
+        'Measured on '
         f'{costs.machine}, with {costs.software}, by\n\n```sh\n{costs.command}\n```\n\n'
         + report.table(columns, costs.rows))
 

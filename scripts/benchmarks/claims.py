@@ -34,7 +34,8 @@ RULES = f"""\
   only those count that the paper's own tables have in favour of WaveMix.
 - A share of another model's memory holds up to {rules.ROUNDING:g} times the paper's, and by half if only below 1.
 - Accuracies are comparable if the first model is at most {rules.COMPARABLE:g} point behind.
-- In the ablation, a difference counts if it exceeds the standard deviations of the seeds of both models.
+- In the ablation, a difference in accuracy counts if it exceeds the standard deviations of the seeds of both models,
+  and one in time if it exceeds {100 * (rules.NOISE - 1):.0f} %, as the machine is noisy.
 
 `rerun_paper` trains rows of the paper's tables again. Its `table_1.json` to `table_4.json` count here once they are in
 `docs/reruns/`, each with the best seed's last epoch."""

@@ -66,10 +66,13 @@ class Report(report.Measured):
 def compile_parts(model: nn.Module, part: str, backend: str) -> nn.Module:
     """A copy, compiled whole or block by block."""
     compiled = copy.deepcopy(model)
-    if part == BLOCKS:  # the stem is eager, and its maps do not say what its images did
-        compiled.stem.register_forward_hook(lambda stem, args, maps: torch._dynamo.mark_dynamic(maps, 0))
-    for module in compiled.blocks if part == BLOCKS else [compiled]:
-        module.compile(fullgraph=True, backend=backend)
+    if part == WHOLE:
+        compiled.compile(fullgraph=True, backend=backend)
+        return compiled
+    # the stem is eager: its maps do not inherit the dynamic dimension of its images
+    compiled.stem.register_forward_hook(lambda stem, args, maps: torch._dynamo.mark_dynamic(maps, 0))
+    for block in compiled.blocks:
+        block.compile(fullgraph=True, backend=backend)
     return compiled
 
 

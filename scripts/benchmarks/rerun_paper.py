@@ -43,7 +43,7 @@ from scripts.benchmarks.common.timing import alternate, seconds_of
 from scripts.benchmarks.common.training import Learner
 
 NAME = 'rerun_paper'
-PRECISIONS = {'paper': BF16, 'authors': FP32}  # by protocol
+PROTOCOLS = {'paper': BF16, 'authors': FP32}  # with the precision of the forward pass
 NOTES = {
     'paper': 'The best epoch has the highest top-1 on them; the last one does not depend on them.',
     'authors': 'The best epoch, the start of SGD and the end are chosen on them, so all figures are too high for new '
@@ -103,7 +103,7 @@ def print_cost(recipes: List[Recipe], sizes: Dict[str, Tuple[int, int]], args: a
     rows, total = [], 0.
     for recipe in recipes:
         for model in args.models:
-            step = update_seconds(model, recipe, PRECISIONS[args.protocol], args.device)
+            step = update_seconds(model, recipe, PROTOCOLS[args.protocol], args.device)
             cost = hours(step, recipe, sizes[recipe.name], args.epochs)
             total += cost * args.seeds
             rows.append([recipe.name, PAPER[model].name, f'{step:.3f}', f'{cost:.2f}'])
@@ -306,7 +306,7 @@ def work(args: argparse.Namespace) -> List[Path]:
 def main(argv: Optional[List[str]] = None) -> None:
     parser = command.make_parser(NAME, __doc__)
     parser.add_argument(
-        '--protocol', choices=PRECISIONS, default='paper', help="section 4.3, or the authors' scripts (default: paper)")
+        '--protocol', choices=PROTOCOLS, default='paper', help="section 4.3, or the authors' scripts (default: paper)")
     parser.add_argument('--table', type=int, choices=DATA_SETS, required=True, help='table of the paper')
     parser.add_argument(
         '--data-sets', nargs='+', metavar='NAME', help='columns of the table (default: all), named as the recipes are')

@@ -29,6 +29,16 @@ def standard_deviation(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.
 
 
+def difference(row: Row, reference: Row) -> float:
+    """In points of mean accuracy."""
+    return statistics.mean(row.top1) - statistics.mean(reference.top1)
+
+
+def larger_deviation(row: Row, reference: Row) -> float:
+    """The larger standard deviation of the two's seeds: what a difference has to exceed to count."""
+    return max(standard_deviation(row.top1), standard_deviation(reference.top1))
+
+
 def accuracy_text(row: Row) -> str:
     """Mean and standard deviation of the seeds, in percent."""
     spread = f' ± {standard_deviation(row.top1):.1f}' if len(row.top1) > 1 else ''

@@ -1,15 +1,15 @@
 """What was measured here of the paper's claims: the JSON in docs/results/, and accuracies of finished trainings."""
 import csv
 import json
-import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, Tuple
 
 import yaml
 
 from scripts.benchmarks.common.command import ROOT
-from scripts.benchmarks.common.comparison import EQUAL_UPDATES
+from scripts.benchmarks.common.comparison import Report, Row
+from scripts.benchmarks.common.comparison_report import difference, larger_deviation
 from scripts.benchmarks.common.measure import Cost, Results
 from scripts.benchmarks.common.step import FP32
 
@@ -77,24 +77,27 @@ class Evidence:
             raise NotMeasuredError(model)
         return self.fashion_mnist[model]
 
-    def seeds(self, report: str, model: str) -> List[float]:
-        """Top-1 of each seed after the few updates of the comparison or the ablation."""
-        for row in self.report(report)['rows']:
-            if (row['name'], row['budget']) == (model, EQUAL_UPDATES) and not row['error']:
-                return [result['top1'] for result in row['results']]
-        raise NotMeasuredError(model)
+    def row(self, report: str, name: str) -> Row:
+        """What came of a model after the few updates of the comparison or the ablation."""
+        row = Report.from_json(self.report(report)).row(name)
+        if row is None:
+            raise NotMeasuredError(name)
+        return row
 
-    def variant(self, name: str) -> float:
+    def variant(self, name: str) -> Tuple[Row, Row]:
+        """A variant of the ablation, and the unchanged model."""
+        return self.row('ablation', f'{REFERENCE}.{name}'), self.row('ablation', REFERENCE)
+
+    def variant_lead(self, name: str) -> float:
         """Points of mean top-1 by which a variant of the ablation is ahead of the unchanged model."""
-        return statistics.mean(self.seeds('ablation', f'{REFERENCE}.{name}')) - statistics.mean(
-            self.seeds('ablation', REFERENCE))
+        return difference(*self.variant(name))
 
     def deviation(self, name: str) -> float:
         """The larger standard deviation of the seeds, of a variant of the ablation and of the unchanged model."""
-        both = [self.seeds('ablation', model) for model in (REFERENCE, f'{REFERENCE}.{name}')]
-        if min(map(len, both)) < 2:
+        both = self.variant(name)
+        if min(len(row.results) for row in both) < 2:
             raise NotMeasuredError('deviation')
-        return max(map(statistics.stdev, both))
+        return larger_deviation(*both)
 
     def variant_cost(self, name: str, quantity: str) -> float:
         """A cost of a variant of the ablation, as a ratio to the unchanged model's."""
@@ -105,10 +108,8 @@ class Evidence:
 
     def variant_params(self, name: str) -> float:
         """Parameters of a variant of the ablation, as a ratio to the unchanged model's."""
-        params = {row['name']: row['results'][0]['params'] for row in self.report('ablation')['rows'] if row['results']}
-        if f'{REFERENCE}.{name}' not in params:
-            raise NotMeasuredError(name)
-        return params[f'{REFERENCE}.{name}'] / params[REFERENCE]
+        variant, reference = (row.results[0].params for row in self.variant(name))
+        return variant / reference
 
     def rerun(self, table: int) -> Dict[str, Dict[str, float]]:
         """Top-1 of the best seed in its last epoch, by data set and model, of a table that was trained again."""
