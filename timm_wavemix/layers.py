@@ -240,11 +240,12 @@ def conv_transpose2d(
     With timm's `exportable=True` it is the stock layer for every stride: onnxruntime and ExecuTorch run it fast.
     """
     dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
-    if stride < 8 or is_exportable():
-        narrow = in_channels * out_channels <= 64 and not is_exportable()
-        conv = SubPixelConvTranspose2d if narrow else nn.ConvTranspose2d
-        return conv(in_channels, out_channels, stride + 2, stride, padding=1, **dd)
-    return OverlapAddConvTranspose2d(in_channels, out_channels, stride, **dd)
+    if stride >= 8 and not is_exportable():
+        return OverlapAddConvTranspose2d(in_channels, out_channels, stride, **dd)
+    # with more channels the sub-pixel form is slower, at least in batches
+    narrow = in_channels * out_channels <= 64 and not is_exportable()
+    conv = SubPixelConvTranspose2d if narrow else nn.ConvTranspose2d
+    return conv(in_channels, out_channels, stride + 2, stride, padding=1, **dd)
 
 
 def upsample2d(in_channels: int, out_channels: int, mode: str, **dd: Any) -> nn.Module:
