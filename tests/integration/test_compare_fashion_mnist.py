@@ -112,14 +112,14 @@ def test_subset_is_balanced_and_drawn_by_the_seed(data):
     assert sorted(balanced_subset(dataset, None, seed=1).indices) == list(range(24))
 
 
-@pytest.mark.parametrize('no_aug', [False, True])
-def test_training_images_are_augmented_unless_they_are_not_to_be(data, no_aug):
+@pytest.mark.parametrize('aug', [False, True])
+def test_training_images_are_augmented_unless_they_are_not_to_be(data, aug):
     args = argparse.Namespace(
-        data_dir=data, image_size=10, lr=[1e-3], validation_images=None, test_images=None, no_aug=no_aug)
+        data_dir=data, image_size=10, lr=[1e-3], validation_images=None, test_images=None, aug=aug)
     images = comparison_setup.load_data(args).train
     same = {torch.equal(images[0][0], images[0][0]) for _ in range(5)}
-    assert same == {no_aug}
-    if no_aug:
+    assert same == {not aug}
+    if not aug:
         pixels = np.asarray(Image.open(data / 'train/bright/0.png').convert('RGB')) / 255
         assert images[0][0].permute(1, 2, 0).numpy() == pytest.approx((pixels - 0.286) / 0.353, abs=1e-5)
 

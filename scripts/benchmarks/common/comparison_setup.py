@@ -37,7 +37,7 @@ def load_data(args: argparse.Namespace) -> Data:
     common = dict(input_size=args.image_size, **{key: RECIPE[key] for key in ('mean', 'std', 'crop_pct')})
     augmentation = {key: RECIPE[key] for key in ('scale', 'ratio', 'hflip', 'color_jitter')}
     train_set = load_split(args.data_dir, 'train', transform=create_transform(
-        is_training=True, no_aug=args.no_aug, interpolation=RECIPE['train_interpolation'], **augmentation, **common))
+        is_training=True, no_aug=not args.aug, interpolation=RECIPE['train_interpolation'], **augmentation, **common))
     others = {}
     for split, images in ('validation', args.validation_images), ('test', args.test_images):
         if split == 'validation' and len(args.lr) == 1:
@@ -72,7 +72,7 @@ def make_settings(args: argparse.Namespace, data: Data) -> Settings:
         data=str(args.data_dir),
         machine=report.hardware_name(args.device),
         software=report.SOFTWARE,
-        no_aug=args.no_aug,
+        no_aug=not args.aug,
     )
     if settings.images < settings.batch_size:
         raise ValueError(f'{settings.images} images do not fill a batch: give --batch-size {settings.images} or less.')
@@ -115,7 +115,8 @@ def add_arguments(parser: argparse.ArgumentParser, updates: int, lrs: Sequence[f
         '--image-size', type=command.positive_int, default=28, metavar='PIXELS',
         help='side to resize to (default: %(default)s)')
     parser.add_argument(
-        '--no-aug', action='store_true', help='without random crops and flips, as in the paper')
+        '--aug', action=argparse.BooleanOptionalAction, default=True,
+        help='random crops and flips, which the paper does without (default: %(default)s)')
     parser.add_argument(
         '--batch-size', type=command.positive_int, default=16, metavar='N',
         help='images in a batch (default: %(default)s)')
