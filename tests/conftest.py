@@ -1,8 +1,11 @@
 """No test reaches the real Hub: for all of them, and the processes they start, it is at a socket of our own."""
 import argparse
+import gzip
+import json
 import os
 import re
 import socket
+import struct
 import tempfile
 import time
 from functools import partial
@@ -66,6 +69,25 @@ def images(*size):
     return torch.randn(*size, generator=torch.Generator().manual_seed(1))
 
 
+def same(model, other):
+    """Whether two models give the same logits."""
+    x = images(2, *model.pretrained_cfg['input_size'])
+    return torch.equal(model(x), other(x))
+
+
+def change_config(folder, **changes):
+    """Change entries of the config.json of a folder."""
+    file = folder / 'config.json'
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def write_idx(file, array):
+    """An array in the format of MNIST, gzipped if the file is named so."""
+    data = bytes([0, 0, 8, array.ndim]) + struct.pack(f'>{array.ndim}I', *array.shape) + array.tobytes()
+    with (gzip.open if file.suffix == '.gz' else open)(file, 'wb') as f:
+        f.write(data)
+
+
 @pytest.fixture(scope='session')
 def fashion_mnist(tmp_path_factory):
     """A folder as prepare_fashion_mnist.py writes it, with the splits validation/ and test/ of 40 test images each."""
@@ -78,6 +100,14 @@ def fashion_mnist(tmp_path_factory):
             for i in columns:
                 sheet.crop((28 * i, 28 * label, 28 * i + 28, 28 * label + 28)).save(folder / f'{i}.png')
     return data
+
+
+@pytest.fixture(scope='session')
+def checkout():
+    """The clone of timm's repository that TIMM_CHECKOUT names."""
+    if not os.environ.get('TIMM_CHECKOUT'):
+        pytest.skip('TIMM_CHECKOUT names no clone of timm: get one with `timm-wavemix clone-timm`')
+    return Path(os.environ['TIMM_CHECKOUT']).resolve()
 
 
 class Hostile:

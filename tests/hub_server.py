@@ -165,12 +165,15 @@ class HubServer:
         def entry(path: str, content: Union[bytes, str]) -> dict:
             """Of a tree: a file of git by its blob's hash, an LFS object by the sha256 of what was sent."""
             if isinstance(content, bytes):
-                return {'type': 'file', 'path': path, 'size': len(content), 'oid': blob_id(content)}
+                return {'type': 'file', 'path': path, 'size': len(content), 'oid': content_id(content)}
             size = len(self.objects[content])
             lfs = {'oid': content, 'size': size, 'pointerSize': 134}
             return {'type': 'file', 'path': path, 'size': size, 'oid': sha1(content), 'lfs': lfs}
 
-        def blob_id(content: bytes) -> str:
+        def content_id(content: Union[bytes, str]) -> str:
+            """What the client compares its file with: the hash of a blob of git, or the sha256 of an LFS object."""
+            if isinstance(content, str):
+                return content
             return hashlib.sha1(b'blob %d\0' % len(content) + content).hexdigest()
 
         @app.get('/api/models/<owner>/<name>')
@@ -210,20 +213,13 @@ class HubServer:
         def preupload(owner, name, revision):
             repo = writable(f'{owner}/{name}')
             tree = repo.commits[oid_of(repo, revision)]
-
-            def oid(path: str) -> Optional[str]:  # what the client compares its file with
-                if path not in tree:
-                    return None
-                content = tree[path]
-                return content if isinstance(content, str) else blob_id(content)
-
             gitignore = pathspec.GitIgnoreSpec.from_lines(tree.get('.gitignore', b'').decode().splitlines())
             return jsonify(files=[
                 {
                     'path': file['path'],
                     'uploadMode': 'lfs' if file['path'].endswith('.safetensors') else 'regular',
                     'shouldIgnore': gitignore.match_file(file['path']),
-                    'oid': oid(file['path']),
+                    'oid': content_id(tree[file['path']]) if file['path'] in tree else None,
                 }
                 for file in request.json['files']])
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from conftest import create, markdown_rows, randomize_batch_norms, status_of
+from conftest import markdown_rows, randomize_batch_norms, status_of
 from scripts.benchmarks import efficiency as script
 from scripts.benchmarks import efficiency_tables as tables
 from scripts.benchmarks.common import measure
@@ -20,7 +20,18 @@ from timm_wavemix.wavemix import checkpoint_filter_fn
 CPU = torch.device('cpu')
 
 
-def assert_equal_logits(model, other):
+# The references
+
+@pytest.mark.parametrize('create_other, kwargs', [
+    (lambda: reference.plain_model('wavemix_16_5'), dict(model_name='wavemix_16_5')),
+    (lambda: reference.authors_lite_model(16, 7, CPU), dict(model_name='wavemix_lite_128_7', dim=16)),
+], ids=['plain', 'authors'])
+def test_a_reference_has_our_weights_and_gives_our_logits(create_other, kwargs):
+    pytest.importorskip('pytorch_wavelets')
+    torch.manual_seed(0)
+    other = randomize_batch_norms(create_other())
+    model = timm.create_model(num_classes=10, **kwargs)
+    model.load_state_dict(checkpoint_filter_fn(other.state_dict(), model))
     x = torch.randn(2, 3, 32, 32)
     for training in (False, True):
         for net in (model, other):
@@ -29,24 +40,6 @@ def assert_equal_logits(model, other):
                 if isinstance(module, nn.Dropout):
                     module.eval()
         torch.testing.assert_close(other(x), model(x), rtol=1e-4, atol=1e-4)
-
-
-# The references
-
-def test_plain_model_takes_our_weights_and_gives_our_logits(name='wavemix_16_5'):
-    pytest.importorskip('pytorch_wavelets')
-    model = create(name, num_classes=10)
-    other = reference.plain_model(name)
-    other.load_state_dict(model.state_dict())
-    assert_equal_logits(model, other)
-
-
-def test_authors_model_gives_the_logits_of_ours(dim=16):
-    torch.manual_seed(0)
-    other = randomize_batch_norms(reference.authors_lite_model(dim, 7, CPU))
-    model = timm.create_model('wavemix_lite_128_7', dim=dim, num_classes=10)
-    model.load_state_dict(checkpoint_filter_fn(other.state_dict(), model))
-    assert_equal_logits(model, other)
 
 
 def test_implementations_that_are_not_installed_are_left_out_with_a_remark(monkeypatch):

@@ -100,15 +100,16 @@ def test_int8_file_is_small_and_keeps_no_weight_in_float(exported, images):
     assert (classes == expected).mean() >= 0.95
 
 
-@pytest.mark.parametrize('runtime', ['onnx-int8', 'openvino-int8'])
-def test_int8_of_a_bilinear_model_saturates_on_no_cpu(runtime, tmp_path, fashion_mnist):
-    kind, model = RUNTIMES[runtime], timm.create_model('wavemix_lite_8_10', pretrained=True).eval()
+@pytest.mark.parametrize('runtime, name', [('onnx-int8', 'wavemix_lite_8_10'), ('openvino-int8', 'wavemix_lite_8_5')])
+def test_int8_saturates_on_no_cpu(runtime, name, tmp_path, fashion_mnist):
+    kind, model = RUNTIMES[runtime], timm.create_model(name, pretrained=True).eval()
     if kind.missing:
         pytest.skip(f'{", ".join(kind.missing)} not installed')
     file, images = tmp_path / f'model{kind.suffix}', calibration_images(fashion_mnist / 'test', model)
-    export('wavemix_lite_8_10', runtime, file, fashion_mnist / 'validation')
-    classes, expected = (run(images).argmax(axis=1) for run in (partial(RUN[kind.suffix], file), partial(logits, model)))
-    assert (classes == expected).mean() >= 0.9  # 0.6 with weights of 8 bits on a CPU without VNNI
+    export(name, runtime, file, fashion_mnist / 'validation')
+    classes, expected = (
+        run(images).argmax(axis=1) for run in (partial(RUN[kind.suffix], file), partial(logits, model)))
+    assert (classes == expected).mean() >= 0.9  # without VNNI, weights of 8 bits give 0.60 and 0.88
 
 
 def test_a_file_of_dynamic_size_has_the_models_logits_at_any_size(tmp_path, shipped):

@@ -331,9 +331,8 @@ entries = st.sampled_from([
     text=(st.dictionaries(entries, yaml_values, max_size=4) | yaml_values).map(yaml.safe_dump)
     | st.text(string.printable, max_size=200))
 def test_any_metadata_is_taken_or_refused_in_one_sentence(tmp_path, no_others, text):
-    (tmp_path / 'metadata.yaml').write_text(text, encoding='utf-8')
     try:
-        checked = read_metadata(tmp_path / 'metadata.yaml')
+        checked = read(tmp_path, text)
     except (ValueError, OSError) as error:
         assert str(error)
     else:

@@ -2,6 +2,7 @@
 import argparse
 import errno
 import json
+from unittest import mock
 
 import pytest
 import timm
@@ -10,7 +11,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 
-from conftest import checkpoint
+from conftest import change_config, checkpoint
 from timm_wavemix.hub.files import write_files
 
 NAME = 'wavemix_16_5.fashion_mnist'
@@ -44,10 +45,6 @@ def refused(server, push):
 
 def config(folder):
     return json.loads((folder / 'config.json').read_text())
-
-
-def change_config(folder, **changes):
-    (folder / 'config.json').write_text(json.dumps({**config(folder), **changes}))
 
 
 # What is written
@@ -163,11 +160,10 @@ def test_names_that_are_none_or_cannot_be_shown(refused, folder, names):
 # What is refused
 
 
-def test_arguments_of_a_training_that_are_none(push, server, model, tmp_path):
+def test_arguments_of_a_training_that_are_none(refused, model, tmp_path):
     args = {'model': 'wavemix_16_5', 'num_classes': 7, 5: 'x', (1, 2): 'y', 'nested': {(1, 2): 'z'}}
     torch.save({'args': args, 'state_dict': model.state_dict()}, tmp_path / 'last.pth.tar')
-    code, _, err = push(tmp_path / 'last.pth.tar', '--repo-id', 'org/model')
-    assert code == 1 and 'last.pth.tar' in err and 'Traceback' not in err and server.requests == []
+    assert 'last.pth.tar' in refused(tmp_path / 'last.pth.tar')
 
 
 @pytest.mark.parametrize('changes', [
@@ -194,10 +190,8 @@ def test_other_architectures_and_models_without_classifier(refused, tmp_path):
 
 
 def test_full_disk_is_told_of(refused, monkeypatch):
-    def full(*args, **kwargs):
-        raise OSError(errno.ENOSPC, 'No space left on device')
-
-    monkeypatch.setattr('safetensors.torch.save_file', full)
+    full = OSError(errno.ENOSPC, 'No space left on device')
+    monkeypatch.setattr('safetensors.torch.save_file', mock.Mock(side_effect=full))
     assert 'TMPDIR' in refused(NAME)
 
 

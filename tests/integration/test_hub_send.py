@@ -19,7 +19,7 @@ import torch
 from flask import Response, abort
 from timm.models import PretrainedCfg, save_for_hf
 
-from conftest import checkpoint
+from conftest import checkpoint, same
 from hub_server import HubServer
 from timm_wavemix import checkpoints
 from timm_wavemix.hub import errors, send
@@ -31,11 +31,6 @@ FILES = {'README.md', 'config.json', 'model.safetensors'}
 KINDS = [  # of blocks, channels and image sizes
     NAME, 'wavemix_lite_8_5.fashion_mnist', 'wavemix_lite_256_7_s2', 'fnet2d_64_5', 'mlp_mixer2d_64_5',
     'wavemix_192_16_l3_p4.tiny_imagenet_64']  # those without weights of one block
-
-
-def same(model, other):
-    images = torch.randn(2, *model.pretrained_cfg['input_size'], generator=torch.Generator().manual_seed(3))
-    return torch.equal(model(images), other(images))
 
 
 def tree(server, repo_id='org/model', revision='main'):

@@ -31,8 +31,11 @@ def python(*args, cwd=None):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """Call main() as if it had been typed; returns the exit status, the output and what goes to stderr."""
+def call(monkeypatch, capsys, tmp_path):
+    """Call main() as if it had been typed in tmp_path; returns the exit status, the output and what goes to stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', sys.path[:])
+
     def call(*args, argv0=TYPED[0][0]):
         monkeypatch.setattr(sys, 'argv', [argv0, *args])
         code = 0
@@ -60,9 +63,7 @@ def test_script_sees_its_arguments_and_folder_as_without_us(tmp_path, flags):
     assert ours.stdout == alone.stdout, ours.stderr
 
 
-def test_exception_ends_in_a_traceback_of_the_script(tmp_path, monkeypatch, call):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, 'path', sys.path[:])
+def test_exception_ends_in_a_traceback_of_the_script(tmp_path, call):
     (tmp_path / 'script.py').write_text('def train():\n    raise RuntimeError("no luck")\n\ntrain()\n')
     with pytest.raises(RuntimeError, match='^no luck$') as error:
         call('script.py')
@@ -70,9 +71,7 @@ def test_exception_ends_in_a_traceback_of_the_script(tmp_path, monkeypatch, call
         ('script.py', 4), ('script.py', 2)]
 
 
-def test_exit_status_is_the_scripts(tmp_path, monkeypatch, call):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, 'path', sys.path[:])
+def test_exit_status_is_the_scripts(tmp_path, call):
     (tmp_path / 'script.py').write_text('import sys\nsys.exit(7)\n')
     assert call('script.py') == (7, '', '')
 
@@ -87,8 +86,7 @@ def test_torchrun_starts_processes_through_us(tmp_path):
 
 
 @pytest.mark.parametrize('script', ['train.py', '.', ''])
-def test_missing_script_is_one_line_that_names_it_and_what_gets_it(tmp_path, monkeypatch, call, script):
-    monkeypatch.chdir(tmp_path)
+def test_missing_script_is_one_line_that_names_it_and_what_gets_it(call, script):
     status, out, err = call(script, '--help')
     assert (status, out, err.count('\n')) == (2, '', 1)
     assert f"'{script}'" in err and 'timm-wavemix clone-timm' in err
@@ -116,9 +114,8 @@ def test_help_fits_on_one_screen(call, monkeypatch, command):
 
 
 @pytest.fixture
-def origin(tmp_path, monkeypatch):
+def origin(tmp_path):
     """A repository with the tag of the installed timm between two other commits, in the current folder."""
-    monkeypatch.chdir(tmp_path)
     folder = tmp_path / 'origin'
 
     def git(*args):

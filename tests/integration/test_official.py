@@ -5,6 +5,7 @@ import pickle
 import re
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import huggingface_hub
 import pytest
@@ -12,7 +13,7 @@ import timm
 import torch
 from torchvision.datasets import CIFAR10
 
-from conftest import images, randomize_batch_norms
+from conftest import images, randomize_batch_norms, status_of
 from hub_server import Repo
 from scripts.benchmarks import convert_official
 from scripts.benchmarks.models import reference
@@ -198,10 +199,7 @@ def test_a_converted_folder_is_the_model(tmp_path):
 def test_a_disk_that_gets_full_leaves_no_half_folder(tmp_path, monkeypatch):
     name = 'wavemix_lite_144_7.cifar10'
     torch.save(official(name).state_dict(), tmp_path / 'weights.pth')
-
-    def full(*args, **kwargs):
-        raise OSError(28, 'No space left on device')
-
+    full = mock.Mock(side_effect=OSError(28, 'No space left on device'))
     monkeypatch.setattr('huggingface_hub.ModelCard.save', full)  # after config and weights
     with pytest.raises(OSError, match='No space'):
         convert_official.convert(name, tmp_path / 'out', f'org/{name}', tmp_path / 'weights.pth')
@@ -226,11 +224,9 @@ def test_a_card_says_whose_the_figures_are(name):
 def test_conversion_errors_are_one_line(tmp_path, monkeypatch, capsys, args, code, named):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'junk.pth').write_bytes(b'junk' * 100)
-    monkeypatch.setattr('sys.argv', ['convert_official.py', *args])
-    with pytest.raises(SystemExit) as error:
-        convert_official.main()
-    said = error.value.code if isinstance(error.value.code, str) else capsys.readouterr().err.splitlines()[-1]
-    assert (error.value.code == 2) == (code == 2) and named in said and '\n' not in said
+    status = status_of(convert_official.main, *args)
+    said = status if isinstance(status, str) else capsys.readouterr().err.splitlines()[-1]
+    assert (status == 2) == (code == 2) and named in said and '\n' not in said
     assert not (tmp_path / 'out').exists()
 
 

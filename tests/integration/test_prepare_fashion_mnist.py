@@ -1,6 +1,4 @@
-import gzip
 import hashlib
-import struct
 import sys
 from collections import Counter
 from pathlib import Path
@@ -11,6 +9,7 @@ from PIL import Image
 from timm.data import create_dataset, create_loader
 from torchvision.datasets import FashionMNIST
 
+from conftest import write_idx
 from scripts import prepare_fashion_mnist as script
 from scripts.benchmarks.common.browser import serve
 
@@ -26,12 +25,6 @@ def stay_on_this_machine(tmp_path, monkeypatch):
     monkeypatch.setattr(FashionMNIST, 'mirrors', ['http://127.0.0.1:9/'])
     monkeypatch.setenv('no_proxy', '127.0.0.1')
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
-
-
-def write_idx(file, array):
-    data = bytes([0, 0, 8, array.ndim]) + struct.pack(f'>{array.ndim}I', *array.shape) + array.tobytes()
-    with (gzip.open if file.suffix == '.gz' else open)(file, 'wb') as f:
-        f.write(data)
 
 
 def make_source(folder, suffix='.gz'):
@@ -249,16 +242,13 @@ def mirror(tmp_path, monkeypatch, splits):
         yield
 
 
-def test_download_fills_in_for_the_missing_package(tmp_path, splits, mirror):
+@pytest.mark.parametrize('installed', [False, True])
+def test_download_fills_in_for_the_missing_package_alone(tmp_path, splits, mirror, monkeypatch, installed):
+    if installed:
+        monkeypatch.setattr(script, 'DEBIAN_FOLDER', tmp_path / 'source')
     script.prepare(tmp_path / 'out', download=True, held_out=HELD_OUT)
     assert_is_source(tmp_path / 'out', splits)
-
-
-def test_installed_package_is_preferred_to_a_download(tmp_path, splits, mirror, monkeypatch):
-    monkeypatch.setattr(script, 'DEBIAN_FOLDER', tmp_path / 'source')
-    script.prepare(tmp_path / 'out', download=True, held_out=HELD_OUT)
-    assert_is_source(tmp_path / 'out', splits)
-    assert not (tmp_path / 'cache').exists()
+    assert (tmp_path / 'cache').exists() == (not installed)
 
 
 def test_failed_download_is_one_sentence(tmp_path, mirror, refused):

@@ -99,6 +99,8 @@ CORRECT = {  # of how many images of TEST_IMAGES
     'wavemix_32_5.fashion_mnist': (475, 500),
     'wavemix_64_5.fashion_mnist': (93, 100),
     'wavemix_lite_8_5.fashion_mnist': (466, 500),
+    'wavemix_lite_8_10.fashion_mnist': (454, 500),
+    'wavemix_lite_32_7.fashion_mnist': (468, 500),
     'wavemix_lite_128_7.fashion_mnist': (93, 100),
     'wavemix_lite_256_7.fashion_mnist': (93, 100),
 }

@@ -15,7 +15,7 @@ import torch
 import yaml
 from PIL import Image
 
-from conftest import status_of
+from conftest import status_of, write_idx
 from scripts.benchmarks import prepare_paper_data
 from scripts.benchmarks.common import paper_recipes
 from scripts.benchmarks.common.command import ROOT
@@ -42,11 +42,6 @@ OF_ONE_RECIPE = {  # settings in which the recipes of a folder differ, each for 
 def made_up_images(n, size, channels):
     rng = np.random.default_rng(0)
     return rng.integers(256, size=(n, size, size, channels), dtype=np.uint8).squeeze(-1 if channels == 1 else ())
-
-
-def write_idx(file, array):
-    header = bytes([0, 0, 8, array.ndim]) + b''.join(n.to_bytes(4, 'big') for n in array.shape)
-    file.write_bytes(header + array.tobytes())
 
 
 def write_data(name, folder, n=64):
@@ -171,10 +166,7 @@ def test_docs_have_a_row_for_each_recipe_with_the_papers_figures():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', LAYOUTS)
-def test_train_script_runs_the_recipe_on_data_of_its_layout(name, tmp_path):
-    if not os.environ.get('TIMM_CHECKOUT'):
-        pytest.skip('TIMM_CHECKOUT names no clone of timm: get one with `timm-wavemix clone-timm`')
-    checkout = Path(os.environ['TIMM_CHECKOUT']).resolve()
+def test_train_script_runs_the_recipe_on_data_of_its_layout(name, checkout, tmp_path):
     write_data(name, tmp_path / 'data')
     args = ['--dataset', f'hfds/{tmp_path / "data"}'] if name == 'tiny_imagenet' else []
     # made-up files have no checksum: the same train.py, with torchvision's switched off

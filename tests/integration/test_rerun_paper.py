@@ -1,6 +1,5 @@
 """rerun_paper.py: rows of the paper's tables through timm's train.py, resumable, and bad input before any training."""
 import json
-import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -166,27 +165,20 @@ def test_a_missing_library_is_named(run, fake_train, tmp_path, monkeypatch):
     assert '--group baselines' in message and '\n' not in message and not fake_train
 
 
-def test_a_data_set_that_is_missing_is_named_before_a_part_of_another_is_written(run, tmp_path):
+@pytest.mark.parametrize('args, named', [(('mnist', '--images', 20), 'mnist'), (('--images', 65), '--images')])
+def test_missing_data_and_too_few_images_are_named_before_a_part_is_written(run, tmp_path, args, named):
     write_data('emnist_letters', tmp_path / 'data' / 'emnist_letters')
-    message = run('--table', 2, '--data-sets', 'emnist_letters', 'mnist', '--images', 20)
-    assert 'mnist' in message.replace('emnist', '') and not (tmp_path / 'output').exists()
-
-
-def test_too_few_images_are_refused(run, tmp_path):
-    write_data('emnist_letters', tmp_path / 'data' / 'emnist_letters')
-    args = '--table', 2, '--data-sets', 'emnist_letters', '--images', 65
-    assert '--images' in run(*args)
-    assert not (tmp_path / 'output').exists()
+    message = run('--table', 2, '--data-sets', 'emnist_letters', *args)
+    assert named in message.replace('emnist', '') and not (tmp_path / 'output').exists()
 
 
 @pytest.mark.slow
-def test_the_real_train_script_trains_a_row(run, tmp_path, disk_without_checksums):  # noqa: F811
-    if not os.environ.get('TIMM_CHECKOUT'):
-        pytest.skip('TIMM_CHECKOUT names no clone of timm: get one with `timm-wavemix clone-timm`')
+def test_the_real_train_script_trains_a_row(run, checkout, tmp_path, disk_without_checksums):  # noqa: F811
     write_data('cifar10', tmp_path / 'data' / 'cifar10')
     out = run(
         '--table', 1, '--data-sets', 'cifar10', '--models', 'wavemix_16_5', '--epochs', 1, '--seeds', 1,
-        '--images', 64, timm=Path(os.environ['TIMM_CHECKOUT']))
+        '--images', 64, timm=checkout)
     assert out.splitlines()[-1] == str(tmp_path / 'output' / 'table_1.md'), out
     report = json.loads((tmp_path / 'output' / 'table_1.json').read_text())
-    assert 0 <= report['results'][0]['top1'][0] <= 100 and report['images'] == 64
+    epoch = report['results'][0]['trainings'][0][0]
+    assert 0 <= epoch['top1'] <= 100 and report['images'] == 64

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 import yaml
 from PIL import Image
 
+from conftest import randomize_batch_norms
 from scripts import prepare_fashion_mnist
 
 ROOT = Path(__file__).parents[2]
-DEBIAN_FOLDER = Path('/usr/share/datasets/fashion-mnist')
 SHIPPED = [name for name in timm.list_models(module='wavemix', pretrained=True) if timm.get_pretrained_cfg(name).file]
 CFG = timm.get_pretrained_cfg('wavemix_16_5')
 CLASSES = ['dark', 'light']
@@ -31,13 +31,6 @@ FILES = [f'{CLASSES[target]}/{i}.png' for i, target in enumerate(TARGETS)]  # in
 
 
 # What the scripts work on.
-
-@pytest.fixture(scope='module')
-def checkout():
-    if not os.environ.get('TIMM_CHECKOUT'):
-        pytest.skip('TIMM_CHECKOUT names no clone of timm: get one with `timm-wavemix clone-timm`')
-    return Path(os.environ['TIMM_CHECKOUT']).resolve()
-
 
 @pytest.fixture(scope='module')
 def run(checkout):
@@ -172,11 +165,7 @@ def test_validate_measures_a_checkpoint(run, data, images, trained, tmp_path, em
 
 def test_validate_folds_batch_norms_without_changing_the_result(run, data, tmp_path):
     torch.manual_seed(0)
-    model = timm.create_model('wavemix_lite_128_7', num_classes=2, dim=16, depth=2)
-    for block in model.blocks:
-        torch.nn.init.uniform_(block.norm.weight, 0.5, 2.)
-        block.norm.running_mean.normal_()
-        block.norm.running_var.uniform_(0.5, 2.)
+    model = randomize_batch_norms(timm.create_model('wavemix_lite_128_7', num_classes=2, dim=16, depth=2))
     torch.save(model.state_dict(), tmp_path / 'lite.pth')
     args = [
         'validate.py', '--data-dir', data, '--model', 'wavemix_lite_128_7', '--model-kwargs', 'dim=16', 'depth=2',
@@ -209,7 +198,7 @@ def test_validate_and_inference_use_the_weights_of_a_tag(run, data, tmp_path, na
 @pytest.fixture(scope='module')
 def all_test_images(tmp_path_factory):
     """Where fashion_mnist/ has the 10,000 images of test/."""
-    if not DEBIAN_FOLDER.exists():
+    if not prepare_fashion_mnist.DEBIAN_FOLDER.exists():
         pytest.skip('needs `apt install dataset-fashion-mnist`')
     folder = tmp_path_factory.mktemp('data')
     (folder / 'fashion_mnist').mkdir()

@@ -21,8 +21,7 @@ def test_official_yml_verifies_all_weights_every_week(monkeypatch):
     assert (module, name) == ('-m', 'scripts.benchmarks.convert_official')
     asked = []
     monkeypatch.setattr(convert_official, 'verify', lambda names, *rest: asked.extend(names) or True)
-    monkeypatch.setattr('sys.argv', [name, *args])
-    convert_official.main()
+    convert_official.main(args)
     assert asked == convert_official.published()
 
 

@@ -1,6 +1,5 @@
 """Foreign files: what loads, what is refused in one sentence, and that reading them runs nothing and asks nobody."""
 import argparse
-import json
 import pickle
 import resource
 import socket
@@ -13,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from conftest import Hostile, checkpoint
+from conftest import Hostile, change_config, checkpoint, same
 from timm_wavemix import checkpoints
 from timm_wavemix.checkpoints import config_of, load_checkpoint, load_model, read_weights
 
@@ -36,19 +35,6 @@ def refused():
         assert str(source) in text and text.count('\n') == 0, text
         return text
     return run
-
-
-def images(model):
-    return torch.randn(2, *config_of(model)['input_size'], generator=torch.Generator().manual_seed(1))
-
-
-def same(model, other):
-    return torch.equal(model(images(model)), other(images(model)))
-
-
-def change_config(folder, **changes):
-    file = folder / 'config.json'
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
 def change_weights(folder, change):

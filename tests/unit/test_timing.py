@@ -1,8 +1,7 @@
 """Timing: rounds alternate, a warm-up does not count, what fails is left out. No test depends on a time."""
-import pytest
 import torch
 
-from scripts.benchmarks.common.timing import alternate, seconds_of, times_as_fast
+from scripts.benchmarks.common.timing import alternate, seconds_of
 
 
 def test_all_take_turns_and_the_warm_up_does_not_count():
@@ -28,7 +27,3 @@ def test_what_fails_is_called_no_more_and_the_others_go_on():
 def test_a_repeated_call_is_timed_by_its_mean():
     calls = []
     assert seconds_of(lambda: calls.append(None), torch.device('cpu'), repeats=3) > 0 and len(calls) == 3
-
-
-def test_a_ratio_is_the_median_of_the_rounds():
-    assert times_as_fast([1., 1., 2.], [2., 3., 100.]) == pytest.approx(3.)

@@ -17,6 +17,7 @@ from timm.utils.model import reparameterize_model
 from torch.nn.utils import parametrizations, prune
 
 from conftest import create, images
+from scripts.benchmarks.common.memory import saved_bytes
 from timm_wavemix.layers import OverlapAddConvTranspose2d, WaveletConv2d
 
 PARAM_COUNTS = {  # with 10 classes, the figures of the paper's table 1 unrounded, and those of the authors' README
@@ -171,8 +172,7 @@ def test_every_size_keeps_its_map(block, size):
 @given(dim=st.integers(2, 20).map(lambda n: 2 * n), levels=st.integers(1, 5))
 @settings(deadline=None, max_examples=20)
 def test_channels_that_levels_do_not_divide(dim, levels):
-    if levels > dim:
-        return
+    assume(levels <= dim)
     model = timm.create_model('wavemix_16_5', dim=dim, depth=1, levels=levels)
     assert sum(up.out_channels for up in model.blocks[0].ups) == dim
     assert model.forward_features(images(1, 3, 9, 9)).shape == (1, dim, 9, 9)
@@ -287,19 +287,9 @@ def test_backward_hooks_of_every_layer(kwargs):
     (True, 'wavemix_lite_256_7', 0.32)])
 def test_training_keeps_a_share_of_what_a_resnet50_keeps(checkpointing, name, share):
     resnet50 = 1557 * 2 ** 20 / 64  # bytes an image of 32x32 in fp32, with a 3x3 stem of stride 1 and no max-pool
-    model, batch = timm.create_model(name, pretrained=False).train(), 16
+    model, batch = timm.create_model(name, pretrained=False), 16
     model.set_grad_checkpointing(checkpointing)
-    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    kept = {}
-
-    def pack(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor  # keeps it alive, or its address could come again
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        model(images(batch, 3, 32, 32))
-    kept = sum(t.untyped_storage().nbytes() for address, t in kept.items() if address not in own)
-    assert kept / batch <= share * resnet50
+    assert saved_bytes(model, images(batch, 3, 32, 32)) / batch <= share * resnet50
 
 
 def test_device_and_dtype(kwargs):
@@ -316,17 +306,9 @@ def test_grad_checkpointing_saves_less_and_changes_no_gradient(kwargs):
     for enable in (False, True):
         model = create(proj_drop_rate=0., **kwargs).train()
         model.set_grad_checkpointing(enable)
-        sizes = {}
-
-        def pack(tensor):
-            sizes[tensor.data_ptr()] = tensor.numel()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            y = model(x)
-        y.square().sum().backward()
+        saved.append(saved_bytes(model, x))
+        model(x).square().sum().backward()
         grads.append([p.grad for p in model.parameters()])
-        saved.append(sum(sizes.values()))
     assert saved[1] < saved[0]
     for plain, checkpointed in zip(*grads):
         torch.testing.assert_close(plain, checkpointed)
@@ -350,16 +332,11 @@ def test_only_the_form_that_runs_in_torch_has_more_weights_for_speed(kwargs):
 
 
 @pytest.mark.parametrize('block', ['lite', 'cascade'])
-def test_reparameterization_folds_every_batch_norm_of_a_block(block):
+def test_reparameterization_folds_every_batch_norm_of_a_block_and_leaves_other_norms_alone(block):
     fused = reparameterize_model(create(**SMALL[block]))
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in fused.blocks.modules())
     assert all(p.is_leaf for p in fused.parameters())
-
-
-@pytest.mark.parametrize('block', ['lite', 'cascade'])
-def test_reparameterization_leaves_other_norms_alone(block):
-    model = create(norm_layer='groupnorm1', **SMALL[block])
-    x = images(2, 3, 8, 8)
+    model, x = create(norm_layer='groupnorm1', **SMALL[block]), images(2, 3, 8, 8)
     assert torch.equal(reparameterize_model(model)(x), model(x))
 
 
@@ -523,19 +500,16 @@ def test_a_checkpoint_of_two_models_is_refused(tmp_path):
             pretrained=True, pretrained_cfg_overlay=dict(file=str(tmp_path / 'last.pth')), **SMALL['lite'])
 
 
-@pytest.mark.parametrize('kwargs', [{}, {'in_chans': 1}, {'features_only': True}], ids=str)
-def test_weights_of_another_architecture_are_refused(tmp_path, kwargs):
-    torch.save(timm.create_model('resnet10t').state_dict(), tmp_path / 'resnet.pth')
-    overlay = dict(file=str(tmp_path / 'resnet.pth'))
-    with pytest.raises(ValueError, match=r'conv1\.0\.weight'):  # of features, timm would load what fits
+@pytest.mark.parametrize('other, kwargs, error, named', [
+    *((dict(model_name='resnet10t'), kwargs, ValueError, r'conv1\.0\.weight')  # of features, timm would load what fits
+      for kwargs in ({}, dict(in_chans=1), dict(features_only=True))),
+    (SMALL['lite'], {}, RuntimeError, r'blocks\.0\.mlps\.0\.fc1\.weight'),
+], ids=str)
+def test_weights_of_another_model_are_refused_and_named(tmp_path, other, kwargs, error, named):
+    torch.save(timm.create_model(**other).state_dict(), tmp_path / 'other.pth')
+    overlay = dict(file=str(tmp_path / 'other.pth'))
+    with pytest.raises(error, match=named):
         timm.create_model('wavemix_16_5', pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
-
-
-def test_weights_of_another_model_are_named(tmp_path):
-    torch.save(create(**SMALL['lite']).state_dict(), tmp_path / 'lite.pth')
-    overlay = dict(file=str(tmp_path / 'lite.pth'), num_classes=10)
-    with pytest.raises(RuntimeError, match=r'blocks\.0\.mlps\.0\.fc1\.weight'):
-        timm.create_model('wavemix_16_5', pretrained=True, num_classes=10, pretrained_cfg_overlay=overlay)
 
 
 @with_wavelets
