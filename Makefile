@@ -22,7 +22,7 @@ web: $(VENV)/web
 unit: $(VENV)/test
 	OMP_NUM_THREADS=1 $(PYTEST) $(PARALLEL) -m "not slow and not recent_torch" tests/unit
 
-# All tests except the slow ones: about six minutes on two cores.
+# All tests except the slow ones: about seven minutes on two cores.
 test: $(VENV)/test
 	OMP_NUM_THREADS=1 $(PYTEST) $(PARALLEL)
 

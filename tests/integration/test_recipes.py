@@ -32,7 +32,7 @@ TRAINING = (ROOT / 'docs/training.md').read_text(encoding='utf-8')
 LAYOUTS = 'cifar10', 'cifar100', 'emnist_letters', 'fashion_mnist', 'mnist', 'svhn', 'tiny_imagenet', 'imagenet_64'
 OF_ONE_RECIPE = {  # settings in which the recipes of a folder differ, each for its reason
     'own': {'model', 'input_size', 'mean', 'std', 'batch_size', 'scale', 'ratio', 'reprob', 'model_kwargs', 'epochs',
-            'lr', 'weight_decay', 'warmup_epochs'},
+            'lr', 'weight_decay', 'warmup_epochs', 'amp'},
     'paper': {'model', 'model_kwargs', 'num_classes', 'dataset', 'train_split', 'val_split', 'input_size', 'mean',
               'std'},
     'peers': {'model', 'device_modules', 'epochs'},
