@@ -62,9 +62,9 @@ def test_a_file_of_other_content_is_named(tmp_path, text):
 
 @pytest.mark.parametrize('name', sorted(name for name in METADATA if 'resnet' not in name))
 def test_the_accuracy_of_a_shipped_model_is_that_of_the_deployment_benchmarks(name):
-    reports = [load(report)['results'] for report in ('deploy', 'deploy_avx2')]
-    assert {f'{rows[name]["eager"]["top1"]:.2f}' for rows in reports if name in rows} == {
-        f'{METADATA[name]["metrics"]["top1"]:.2f}'}
+    reports = [load(report)['results'].get(name, {}) for report in ('deploy', 'deploy_avx2')]
+    measured = {rows['eager']['top1'] for rows in reports if rows} - {None}
+    assert {f'{top1:.2f}' for top1 in measured} == {f'{METADATA[name]["metrics"]["top1"]:.2f}'}
 
 
 @pytest.mark.parametrize('name', sorted(METADATA))
