@@ -122,7 +122,8 @@ def quantize_onnx(float_file: Path, file: Path, images: np.ndarray) -> None:
 
     quant_pre_process(float_file, file, skip_symbolic_shape=True)
     quantize_static(
-        file, file, Batches(), per_channel=True, reduce_range=True, op_types_to_quantize=['Conv', 'ConvTranspose', 'Gemm'],
+        file, file, Batches(), per_channel=True, reduce_range=True,
+        op_types_to_quantize=['Conv', 'ConvTranspose', 'Gemm'],
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.Percentile,
         extra_options={
             'CalibPercentile': 99.99, 'QuantizeBias': False,
