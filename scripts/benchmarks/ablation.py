@@ -53,7 +53,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument(
         '--costs', action='store_true', help='train nothing, measure the costs of what is in STEM.json')
     add_arguments(parser, 300, [5e-3], NAME)
-    parser.set_defaults(images='all', test_images='2000', aug=False, precision='fp32')  # see METHOD
+    parser.set_defaults(images='all', test_images='2000', aug=False, precision='fp32')  # as in docs/results/ablation.md
     command.run(
         parser, partial(report.work, NAME, Report.from_json, measure, markdown, draw), argv,
         'the same command goes on from the last finished epoch')
