@@ -100,8 +100,8 @@ def write_onnx_int8(model: nn.Module, file: Path, images: np.ndarray) -> None:
 def quantize_onnx(float_file: Path, file: Path, images: np.ndarray) -> None:
     """Static int8 quantisation of the convolutions and the classifier, per channel, in the QDQ format.
 
-    The weights have 7 of the 8 bits. With 8, sums saturate on x86 CPUs without VNNI: the accuracy of WaveMix-Lite-8/5 on
-    the validation images fell from 92 % to 82 % there. The ranges of the activations leave out one value in 10,000.
+    The weights have 7 of the 8 bits. With 8, sums saturate on x86 CPUs without VNNI: the accuracy of WaveMix-Lite-8/5
+    on the validation images fell from 92 % to 82 % there. The ranges of the activations leave out one value in 10,000.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static

@@ -28,10 +28,10 @@ are single calls, and ExecuTorch's Python interface has torch in memory, which a
 PyTorch holds float32 weights.
 
 Top-1 is measured with the same shipped weights on all test images, preprocessed alike, whatever the runtime; nothing
-was selected by it. The recipe of the int8 files with calibration was chosen on images of validation/, which the
-shipped weights were trained on; their ranges come from 500 training images. Agreement is the share of test images that get the same
-class as from eager. The float32 rows without a top-1 compute the same function: their agreement is measured on every
-tenth image, and the picture shows them at eager's top-1.
+was selected by it. The recipe of the int8 files with calibration was chosen on images of validation/, which the shipped
+weights were trained on; their ranges come from 500 training images. Agreement is the share of test images that get the
+same class as from eager. The float32 rows without a top-1 compute the same function: their agreement is measured on
+every tenth image, and the picture shows them at eager's top-1.
 
 ResNet-18 and MobileNetV3 have random weights here, so no accuracy. Their stems have strides: of an image of 28x28,
 ResNet-18's first block sees a map of 7x7 and MobileNetV3's one of 14x14, where WaveMix keeps 28x28."""

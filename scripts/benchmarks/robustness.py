@@ -37,8 +37,8 @@ KINDS = {
   bilinear interpolation. Black, the background, fills the gap.""",
 }
 METHOD = """\
-The same seed is set before each accuracy, so all models get the same images. The models have the weights that the package
-ships{peer}."""
+The same seed is set before each accuracy, so all models get the same images. The models have the weights that the
+package ships{peer}."""
 NO_PEER = """
 There is no row of ResNet-18: `--checkpoint output/train/resnet18/last.pth.tar --use-ema` adds it, with the checkpoint
 of a training by [its recipe](../../scripts/recipes/peers/resnet18.fashion_mnist.yaml)."""
