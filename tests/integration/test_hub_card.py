@@ -145,6 +145,7 @@ def test_card_has_the_numbers_of_hub_configs_and_of_the_model(name):
     row = re.search(rf'^\| {re.escape(name)} \| (\S+) \| (\S+) \| (\S+) \|', made_card.text, re.MULTILINE).groups()
     params = sum(p.numel() for p in model.parameters())
     assert row == (f'{params / 1e6:#.3g}', 'x'.join(map(str, cfg.input_size)), metrics['top1'])
+    assert f'| {name} |' not in make_card(model, 'org/renamed', metadata).text  # beside itself
     for section in 'dataset', 'preprocessing', 'training', 'metrics', 'use':
         assert all(value in text for value in metadata.get(section, {}).values())
     papers = re.findall(r'arXiv:(\d+\.\d+)', made_card.text)

@@ -83,7 +83,7 @@ def _comparison(model: nn.Module, name: str, metadata: Dict[str, Any]) -> Iterat
     models, dataset = [(name, model, metadata.get('metrics', {}))], metadata.get('dataset', {}).get('name')
     for file in sorted(hub_configs().glob('*.yaml')) if dataset else []:
         others = read_metadata(file)
-        if others != metadata and others.get('dataset', {}).get('name') == dataset:
+        if file.stem != name and others != metadata and others.get('dataset', {}).get('name') == dataset:
             models.append((file.stem, timm.create_model(file.stem, device='meta'), others.get('metrics', {})))
     for name, model, metrics in models:
         params = sum(p.numel() for p in model.parameters())
