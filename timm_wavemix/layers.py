@@ -165,6 +165,25 @@ class OverlapAdd(nn.Module):
         return f'stride={self.stride}'
 
 
+def sub_pixel_pays(in_channels: int, out_channels: int) -> bool:
+    """Whether torch runs a transposed convolution faster as `sub_pixel_conv2d`, for batches as for one image.
+
+    It has more weights, so with timm's `exportable=True` it is not wanted: files are to be small.
+    """
+    return in_channels * out_channels <= 64 and not is_exportable()
+
+
+def sub_pixel_conv2d(weight: torch.Tensor, bias: torch.Tensor, stride: int) -> nn.Sequential:
+    """Transposed convolution with a padding of 1 and a kernel of `stride + 2` as a 3x3 one and a pixel shuffle."""
+    in_channels = weight.shape[0]
+    # what each of 3x3 pixels adds to the cell of the one in the middle
+    x = torch.eye(9 * in_channels).to(weight).unflatten(1, (in_channels, 3, 3))
+    cells = F.conv_transpose2d(x, weight, stride=stride, padding=1).unflatten(2, (3, -1)).unflatten(4, (3, -1))
+    weight = cells[:, :, 1, :, 1].permute(1, 2, 3, 0).flatten(0, 2).unflatten(1, (in_channels, 3, 3))
+    return nn.Sequential(
+        stock_conv2d(weight, bias.repeat_interleave(stride ** 2), padding=1), nn.PixelShuffle(stride))
+
+
 class OverlapAddConvTranspose2d(nn.Module):
     """`nn.ConvTranspose2d` with a padding of 1 and a kernel of `stride + 2`, for large strides.
 
@@ -200,7 +219,9 @@ class OverlapAddConvTranspose2d(nn.Module):
 
     @torch.jit.ignore
     def fuse(self) -> nn.Sequential:
-        """The same with the 1x1 convolution as a layer."""
+        """The same with the 1x1 convolution as a layer, or the sub-pixel form of few channels."""
+        if sub_pixel_pays(self.in_channels, self.out_channels):
+            return sub_pixel_conv2d(self.weight, self.bias, self.overlap_add.stride).train(self.training)
         weight, bias = self._cell_parameters()
         return nn.Sequential(stock_conv2d(weight, bias), self.overlap_add).train(self.training)
 
@@ -209,23 +230,14 @@ class OverlapAddConvTranspose2d(nn.Module):
 
 
 class SubPixelConvTranspose2d(nn.ConvTranspose2d):
-    """`nn.ConvTranspose2d` of few channels, with a padding of 1 and a kernel of `stride + 2`.
-
-    As a 3x3 convolution and a pixel shuffle it has more weights, and torch runs it faster on a CPU.
-    """
+    """`nn.ConvTranspose2d` of few channels, with a padding of 1 and a kernel of `stride + 2`."""
 
     @torch.jit.ignore
     def fuse(self) -> nn.Module:
-        """That form, but with timm's `exportable=True` the layer itself: files are to be small."""
-        if is_exportable():
+        """Its sub-pixel form, where that pays."""
+        if not sub_pixel_pays(self.in_channels, self.out_channels):
             return self
-        stride = self.stride[0]
-        # what each of 3x3 pixels adds to the cell of the one in the middle
-        x = torch.eye(9 * self.in_channels).to(self.weight).unflatten(1, (self.in_channels, 3, 3))
-        cells = F.conv_transpose2d(x, self.weight, stride=stride, padding=1).unflatten(2, (3, -1)).unflatten(4, (3, -1))
-        weight = cells[:, :, 1, :, 1].permute(1, 2, 3, 0).flatten(0, 2).unflatten(1, (self.in_channels, 3, 3))
-        bias = cast(nn.Parameter, self.bias).repeat_interleave(stride ** 2)
-        return nn.Sequential(stock_conv2d(weight, bias, padding=1), nn.PixelShuffle(stride)).train(self.training)
+        return sub_pixel_conv2d(self.weight, cast(nn.Parameter, self.bias), self.stride[0]).train(self.training)
 
 
 def conv_transpose2d(
@@ -242,9 +254,7 @@ def conv_transpose2d(
     dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
     if stride >= 8 and not is_exportable():
         return OverlapAddConvTranspose2d(in_channels, out_channels, stride, **dd)
-    # with more channels the sub-pixel form is slower, at least in batches
-    narrow = in_channels * out_channels <= 64 and not is_exportable()
-    conv = SubPixelConvTranspose2d if narrow else nn.ConvTranspose2d
+    conv = SubPixelConvTranspose2d if sub_pixel_pays(in_channels, out_channels) else nn.ConvTranspose2d
     return conv(in_channels, out_channels, stride + 2, stride, padding=1, **dd)
 
 

@@ -16,6 +16,7 @@ from typing import Optional, Tuple
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from timm.layers import is_exportable
 from torch.fx.experimental.symbolic_shapes import has_static_value
 
 __all__ = [
@@ -240,19 +241,21 @@ class LLSubband(_Wavelet2d):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if is_haar(self.wavelet):  # in one step; longer filters are faster one dimension at a time
-            return F.conv2d(zero_pad(x), x.new_full((x.shape[1], 1, 2, 2), 0.5), stride=2, groups=x.shape[1])
+        if is_haar(self.wavelet):
+            return 2 * F.avg_pool2d(zero_pad(x), 2)
         return _dwt2d(x, self.analysis[:1], False)
 
 
 def stock_ll_subband(ll: nn.Module, like: torch.Tensor) -> nn.Module:
-    """`LLSubband` as a stock convolution, for inference; with other wavelets than Haar `ll` itself.
+    """With timm's `exportable=True`, `LLSubband` as a stock convolution; with other wavelets than Haar `ll` itself.
+
+    One image takes torch longer to convolve than to pool, and onnxruntime longer to pool.
 
     Args:
         ll: The layer.
         like: A weight of as many output channels as its input has, on the device and of the dtype wanted.
     """
-    if not isinstance(ll, LLSubband) or not is_haar(ll.wavelet):
+    if not isinstance(ll, LLSubband) or not is_haar(ll.wavelet) or not is_exportable():
         return ll
     conv = stock_conv2d(like.new_full((like.shape[0], 1, 2, 2), 0.5), None, stride=2, groups=like.shape[0])
     return nn.Sequential(ZeroPad(), conv.requires_grad_(False)).train(ll.training)

@@ -178,12 +178,12 @@ def test_channels_that_levels_do_not_divide(dim, levels):
     assert model.forward_features(images(1, 3, 9, 9)).shape == (1, dim, 9, 9)
 
 
-@pytest.mark.parametrize('out_channels', [1, 4, 5])
+@pytest.mark.parametrize('in_channels, out_channels', [(3, 1), (3, 5), (17, 4)])  # the last is reparameterized as it is
 @pytest.mark.parametrize('stride', [2, 3, 8, 16])
 @pytest.mark.parametrize('size', [(4, 5), (1, 1), (1, 3)])
-def test_overlap_add_is_a_transposed_convolution(out_channels, stride, size):
-    up = OverlapAddConvTranspose2d(3, out_channels, stride).double()
-    x = images(2, 3, *size).double().requires_grad_()
+def test_overlap_add_is_a_transposed_convolution(in_channels, out_channels, stride, size):
+    up = OverlapAddConvTranspose2d(in_channels, out_channels, stride).double()
+    x = images(2, in_channels, *size).double().requires_grad_()
     expected = F.conv_transpose2d(x, up.weight, up.bias, stride=stride, padding=1)
     wanted = torch.autograd.grad(expected.square().sum(), (x, up.weight, up.bias))
     for layer in (up, up.fuse()):
