@@ -135,10 +135,9 @@ def _add_overlap(x: torch.Tensor, size: int, cell_dim: int, pixel_dim: int) -> t
     """Add the first and the last of the `size` pixels of every cell to its neighbours', along one dimension."""
     parts = x.split([1, 1, size - 4, 1, 1], dim=pixel_dim)  # a traced one cannot be unpacked
     rest = x.shape[cell_dim] - 1
-    none = torch.zeros_like(parts[0].narrow(cell_dim, 0, 1))
-    # concatenated: no converter for phones knows negative padding
-    first = parts[1] + torch.cat([none, parts[4].narrow(cell_dim, 0, rest)], dim=cell_dim)
-    last = parts[3] + torch.cat([parts[0].narrow(cell_dim, 1, rest), none], dim=cell_dim)
+    unpadded = [0, 0] * (x.dim() - 1 - cell_dim)
+    first = parts[1] + F.pad(parts[4].narrow(cell_dim, 0, rest), unpadded + [1, 0])
+    last = parts[3] + F.pad(parts[0].narrow(cell_dim, 1, rest), unpadded + [0, 1])
     return torch.cat([first, parts[2], last], dim=pixel_dim)
 
 
