@@ -240,6 +240,10 @@ class LLSubband(_Wavelet2d):
         ImportError, ValueError: as `wavelet_filters`.
     """
 
+    def __init__(self, wavelet: str = 'haar'):
+        super().__init__(wavelet)
+        self.exportable = is_exportable()
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if is_haar(self.wavelet):
             return 2 * F.avg_pool2d(zero_pad(x), 2)
@@ -247,7 +251,7 @@ class LLSubband(_Wavelet2d):
 
 
 def stock_ll_subband(ll: nn.Module, like: torch.Tensor) -> nn.Module:
-    """With timm's `exportable=True`, `LLSubband` as a stock convolution; with other wavelets than Haar `ll` itself.
+    """`LLSubband` as a stock convolution for a model of timm's `exportable=True`, and with Haar; otherwise `ll` itself.
 
     One image takes torch longer to convolve than to pool, and onnxruntime longer to pool.
 
@@ -255,7 +259,7 @@ def stock_ll_subband(ll: nn.Module, like: torch.Tensor) -> nn.Module:
         ll: The layer.
         like: A weight of as many output channels as its input has, on the device and of the dtype wanted.
     """
-    if not isinstance(ll, LLSubband) or not is_haar(ll.wavelet) or not is_exportable():
+    if not isinstance(ll, LLSubband) or not is_haar(ll.wavelet) or not (ll.exportable or is_exportable()):
         return ll
     conv = stock_conv2d(like.new_full((like.shape[0], 1, 2, 2), 0.5), None, stride=2, groups=like.shape[0])
     return nn.Sequential(ZeroPad(), conv.requires_grad_(False)).train(ll.training)
