@@ -36,3 +36,14 @@ def test_the_commands_name_all_our_weights():
     assert colour | grey == OWN and not colour & grey
     assert {timm.get_pretrained_cfg(name).input_size[0] for name in colour} == {3}
     assert {timm.get_pretrained_cfg(name).input_size[0] for name in grey} == {1}
+
+
+def test_speeds_are_of_the_models_that_their_command_names():
+    page = (ROOT / 'docs' / 'training.md').read_text(encoding='utf-8')
+    pattern, = re.findall(r"--bench infer --model '(.+?)'", page)
+    with open(RESULTS / 'benchmark-infer-cpu.csv', newline='') as file:
+        rows = {row['model']: row for row in csv.DictReader(file)}
+    assert rows.keys() == set(timm.list_models(pattern))
+    for name, row in rows.items():
+        model = timm.create_model(name, device='meta')
+        assert float(row['param_count']) == round(sum(p.numel() for p in model.parameters()) / 1e6, 2)
