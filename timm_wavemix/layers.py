@@ -131,13 +131,16 @@ class WaveletMlp(nn.Module):
         return x
 
 
-def _add_overlap(x: torch.Tensor, size: int, cell_dim: int, pixel_dim: int) -> torch.Tensor:
-    """Add the first and the last of the `size` pixels of every cell to its neighbours', along one dimension."""
+def _add_overlap(x: torch.Tensor, size: int, pixel_dim: int) -> torch.Tensor:
+    """Add the first and the last of the `size` pixels of every cell to its neighbours', along one dimension.
+
+    `x` has five dimensions, the second of which counts the cells.
+    """
     parts = x.split([1, 1, size - 4, 1, 1], dim=pixel_dim)  # a traced one cannot be unpacked
-    rest = x.shape[cell_dim] - 1
-    unpadded = [0, 0] * (x.dim() - 1 - cell_dim)
-    first = parts[1] + F.pad(parts[4].narrow(cell_dim, 0, rest), unpadded + [1, 0])
-    last = parts[3] + F.pad(parts[0].narrow(cell_dim, 1, rest), unpadded + [0, 1])
+    rest = x.shape[1] - 1
+    # narrowed, then padded: no converter for phones knows negative padding
+    first = parts[1] + F.pad(parts[4].narrow(1, 0, rest), [0, 0, 0, 0, 0, 0, 1, 0])
+    last = parts[3] + F.pad(parts[0].narrow(1, 1, rest), [0, 0, 0, 0, 0, 0, 0, 1])
     return torch.cat([first, parts[2], last], dim=pixel_dim)
 
 
@@ -156,29 +159,27 @@ class OverlapAdd(nn.Module):
         # five dimensions at most, which converters can take, in an order that copies no map but to add, also backwards
         height = x.shape[2]
         x = x.permute(0, 2, 3, 1).flatten(0, 1).unflatten(2, (size, size, -1))
-        x = _add_overlap(x, size, cell_dim=1, pixel_dim=3).transpose(1, 2).flatten(3, 4).unflatten(0, (-1, height))
-        x = _add_overlap(x, size, cell_dim=1, pixel_dim=2)
+        x = _add_overlap(x, size, pixel_dim=3).transpose(1, 2).flatten(3, 4).unflatten(0, (-1, height))
+        x = _add_overlap(x, size, pixel_dim=2)
         return x.flatten(1, 2).unflatten(3, (self.stride, -1)).flatten(2, 3).permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
         return f'stride={self.stride}'
 
 
-def sub_pixel_pays(in_channels: int, out_channels: int) -> bool:
-    """Whether torch runs a transposed convolution faster as `sub_pixel_conv2d`, for batches as for one image.
+def use_sub_pixel(in_channels: int, out_channels: int) -> bool:
+    """Whether `sub_pixel_conv2d` is faster in torch, for one image and in batches (measured up to a stride of 16).
 
-    It has more weights, so with timm's `exportable=True` it is not wanted: files are to be small.
+    It has up to nine times the weights, so not with timm's `exportable=True`.
     """
     return in_channels * out_channels <= 64 and not is_exportable()
 
 
 def sub_pixel_conv2d(weight: torch.Tensor, bias: torch.Tensor, stride: int) -> nn.Sequential:
     """Transposed convolution with a padding of 1 and a kernel of `stride + 2` as a 3x3 one and a pixel shuffle."""
-    in_channels = weight.shape[0]
-    # what each of 3x3 pixels adds to the cell of the one in the middle
-    x = torch.eye(9 * in_channels).to(weight).unflatten(1, (in_channels, 3, 3))
-    cells = F.conv_transpose2d(x, weight, stride=stride, padding=1).unflatten(2, (3, -1)).unflatten(4, (3, -1))
-    weight = cells[:, :, 1, :, 1].permute(1, 2, 3, 0).flatten(0, 2).unflatten(1, (in_channels, 3, 3))
+    # a kernel reaches one pixel into the cells around its own: padded to 3x3 cells and mirrored, it is the 3x3 weight
+    cells = F.pad(weight, [stride - 1] * 4).unflatten(2, (3, -1)).unflatten(4, (3, -1)).flip(2, 4)
+    weight = cells.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
     return nn.Sequential(
         stock_conv2d(weight, bias.repeat_interleave(stride ** 2), padding=1), nn.PixelShuffle(stride))
 
@@ -218,8 +219,8 @@ class OverlapAddConvTranspose2d(nn.Module):
 
     @torch.jit.ignore
     def fuse(self) -> nn.Sequential:
-        """The same with the 1x1 convolution as a layer, or the sub-pixel form of few channels."""
-        if sub_pixel_pays(self.in_channels, self.out_channels):
+        """The same with the 1x1 convolution as a layer, or with few channels its sub-pixel form."""
+        if use_sub_pixel(self.in_channels, self.out_channels):
             return sub_pixel_conv2d(self.weight, self.bias, self.overlap_add.stride).train(self.training)
         weight, bias = self._cell_parameters()
         return nn.Sequential(stock_conv2d(weight, bias), self.overlap_add).train(self.training)
@@ -229,12 +230,12 @@ class OverlapAddConvTranspose2d(nn.Module):
 
 
 class SubPixelConvTranspose2d(nn.ConvTranspose2d):
-    """`nn.ConvTranspose2d` of few channels, with a padding of 1 and a kernel of `stride + 2`."""
+    """`nn.ConvTranspose2d` of few channels, with a padding of 1 and a kernel of `stride + 2`, for strides below 8."""
 
     @torch.jit.ignore
     def fuse(self) -> nn.Module:
-        """Its sub-pixel form, where that pays."""
-        if not sub_pixel_pays(self.in_channels, self.out_channels):
+        """Its sub-pixel form, unless the model is to be exported."""
+        if not use_sub_pixel(self.in_channels, self.out_channels):
             return self
         return sub_pixel_conv2d(self.weight, cast(nn.Parameter, self.bias), self.stride[0]).train(self.training)
 
@@ -253,7 +254,7 @@ def conv_transpose2d(
     dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
     if stride >= 8 and not is_exportable():
         return OverlapAddConvTranspose2d(in_channels, out_channels, stride, **dd)
-    conv = SubPixelConvTranspose2d if sub_pixel_pays(in_channels, out_channels) else nn.ConvTranspose2d
+    conv = SubPixelConvTranspose2d if use_sub_pixel(in_channels, out_channels) else nn.ConvTranspose2d
     return conv(in_channels, out_channels, stride + 2, stride, padding=1, **dd)
 
 

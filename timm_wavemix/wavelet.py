@@ -242,7 +242,7 @@ class LLSubband(_Wavelet2d):
 
     def __init__(self, wavelet: str = 'haar'):
         super().__init__(wavelet)
-        self.exportable = is_exportable()
+        self.exportable = is_exportable()  # timm's onnx_export.py reparameterizes after the setting has ended
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if is_haar(self.wavelet):
@@ -251,9 +251,9 @@ class LLSubband(_Wavelet2d):
 
 
 def stock_ll_subband(ll: nn.Module, like: torch.Tensor) -> nn.Module:
-    """`LLSubband` as a stock convolution for a model of timm's `exportable=True`, and with Haar; otherwise `ll` itself.
+    """`LLSubband` with Haar as a stock convolution, if the model is to be exported; otherwise `ll` itself.
 
-    One image takes torch longer to convolve than to pool, and onnxruntime longer to pool.
+    For one image, pooling is faster in torch, and the convolution in onnxruntime.
 
     Args:
         ll: The layer.

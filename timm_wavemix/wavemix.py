@@ -77,7 +77,7 @@ class WaveMixBlock(nn.Module):
 
     @torch.jit.ignore
     def reparameterize(self) -> None:
-        """Replace the transform by stock convolutions, for files."""
+        """Replace the LL sub-bands by stock convolutions, if the model is to be exported."""
         self.lls = nn.ModuleList([stock_ll_subband(ll, self.conv_dw.weight) for ll in self.lls])
 
 
@@ -159,7 +159,7 @@ class WaveMixCascadeBlock(nn.Module):
 
     @torch.jit.ignore
     def reparameterize(self) -> None:
-        """Fuse the batch norms into the convolutions before them, and replace the transform in files, for inference."""
+        """Fuse the batch norms into the convolutions before them, and treat the LL sub-bands as `WaveMixBlock` does."""
         for i, mlp in enumerate(self.mlps):
             self.ups[i], self.norms[i] = fuse_up(mlp, self.ups[i], self.norms[i])
         self.lls = nn.ModuleList([stock_ll_subband(ll, self.conv_pw.weight) for ll in self.lls])

@@ -155,13 +155,14 @@ def run_train_script(
     config, log_file = experiment / 'recipe.yaml', experiment / 'train.log'
     config.write_text(yaml.safe_dump(dict(
         recipe.settings, model=model, model_kwargs=model_kwargs(model, recipe), epochs=args.epochs, seed=seed,
+        amp=recipe.settings['amp'] and args.device.type != 'cpu',  # bfloat16 slows down most CPUs
         device_modules=['timm_wavemix', 'scripts.benchmarks.models.baselines'])), encoding='utf-8')
     words = [
         sys.executable, '-m', 'timm_wavemix', str(args.timm / 'train.py'), '-c', str(config),
         '--data-dir', str(recipe.data_dir), '--output', str(args.output), '--experiment', experiment.name,
         '--device', str(args.device)]
     if args.device.type == 'cpu':
-        words += ['--amp-dtype', 'bfloat16', '--workers', '1']
+        words += ['--workers', '1']
     if (experiment / 'last.pth.tar').exists():
         words += ['--resume', str(experiment / 'last.pth.tar')]
     path = os.pathsep.join([str(command.ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
