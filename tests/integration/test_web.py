@@ -198,9 +198,10 @@ def test_bad_input_is_a_sentence_and_the_page_goes_on(page, tmp_path, photo, exp
     (tmp_path / 'broken.png').write_bytes((tmp_path / 'whole.png').read_bytes()[:1000])
     Image.new('1', (8660, 5774)).save(tmp_path / 'large.png')
     for name in 'text.png', 'notes.txt', 'empty.png', 'broken.png', 'large.png':
+        page.upload(photo)
         page.upload(tmp_path / name)
         assert page.problem.is_displayed() and page.problem.text, name
-        assert not page.result.is_displayed()
+        assert not page.result.is_displayed() and not page.preview.is_displayed() and page.answer.text == ''
     assert '50' in page.problem.text
     page.browser.execute_script(
         "document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: new DataTransfer()}))")
@@ -208,6 +209,13 @@ def test_bad_input_is_a_sentence_and_the_page_goes_on(page, tmp_path, photo, exp
     assert page.problem.text
     page.upload(photo)
     assert_shows(page, expected(photo))
+
+
+def test_a_page_that_was_opened_as_a_file_says_how_to_serve_it(browser, site):
+    from selenium.webdriver.support.wait import WebDriverWait
+    browser.get((site / 'colour' / 'index.html').as_uri())
+    hint = browser.find_element('css selector', '#loading .late')
+    WebDriverWait(browser, 60).until(lambda _: hint.is_displayed())
 
 
 def test_page_needs_no_network_once_it_has_loaded(browser, site, photo, expected):

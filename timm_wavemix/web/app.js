@@ -258,6 +258,13 @@ function showResult(config, {probabilities, milliseconds}, name) {
   $('answer').parentElement.scrollIntoView({block: 'nearest'});  // on a phone it is below the examples
 }
 
+/** Take back the last image and its classes: they would look like the answer to one that cannot be read. */
+function clearResult() {
+  $('answer').textContent = '';
+  for (const id of ['result', 'preview']) $(id).hidden = true;
+  for (const id of ['empty', 'prompt']) $(id).hidden = false;
+}
+
 /** What the model gets: the bytes after resizing and cropping, in a canvas of that size. */
 function showInput([channels, height, width], bytes) {
   const image = new ImageData(width, height);
@@ -363,6 +370,8 @@ async function start() {
   let seen = null;  // the bytes of the last image, for the other model
 
   const classify = (source) => enqueue(async () => {  // a blob, or a promise of one
+    seen = null;
+    clearResult();
     const blob = await source;
     const bytes = resizeAndCrop(await readImage(blob), config);
     const result = await run(sessions[current], config, bytes);
