@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from timm_wavemix.layers import WaveletMlp
-from timm_wavemix.wavelet import zero_pad
+from timm_wavemix.wavelet import LLSubband, zero_pad
 from timm_wavemix.wavemix import WaveMixBlock
 
 Transform = Callable[[int], nn.Module]  # makes a transform of this many channels
@@ -23,9 +23,10 @@ class AveragePooling(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
+        self.ll = LLSubband()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.pad(2 * F.avg_pool2d(zero_pad(x), 2), (0, 0, 0, 0, 0, 3 * x.shape[1]))
+        return F.pad(self.ll(x), (0, 0, 0, 0, 0, 3 * x.shape[1]))
 
 
 class LearnedTransform(nn.Conv2d):
